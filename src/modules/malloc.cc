@@ -1,0 +1,247 @@
+#include "modules/malloc.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "bdev/batch.h"
+#include "env/system.h"
+
+namespace varve::modules {
+
+namespace {
+
+using namespace bdev;
+
+struct create_params {
+    std::string name;
+    uint64_t num_blocks = 0;
+    uint32_t block_size = 0, physical_block_size = 0;
+    std::optional<uuid> id;
+    uint32_t optimal_io_boundary = 0;
+    uint32_t md_size = 0;
+    bool md_interleave = false;
+    int32_t dif_type = 0;
+    bool dif_is_head_of_md = false;
+    uint32_t dif_pi_format = 0;
+    int32_t numa_id = -1;
+
+    static constexpr auto fields = std::tuple{
+        rpc::optional(&create_params::name, "name", "Name of the new bdev; MallocN when not given"),
+        rpc::required(&create_params::num_blocks, "num_blocks", "Size in blocks"),
+        rpc::required(&create_params::block_size, "block_size", "Bytes of data per block, a multiple of 512"),
+        rpc::optional(&create_params::physical_block_size, "physical_block_size",
+                      "Bytes the medium writes at once; 0: as block_size"),
+        rpc::optional(&create_params::id, "uuid", "UUID of the new bdev; made up when not given"),
+        rpc::optional(&create_params::optimal_io_boundary, "optimal_io_boundary",
+                      "Requests are split where they cross a multiple of so many blocks (a power of two); 0: nowhere"),
+        rpc::optional(&create_params::md_size, "md_size", "Bytes of metadata per block",
+                      rpc::one_of<0u, 8u, 16u, 32u, 64u, 128u>),
+        rpc::optional(&create_params::md_interleave, "md_interleave",
+                      "Metadata follows each block's data instead of having a buffer of its own"),
+        rpc::optional(&create_params::dif_type, "dif_type", "Type of protection information (only 0: none)"),
+        rpc::optional(&create_params::dif_is_head_of_md, "dif_is_head_of_md", "Where protection information would be"),
+        rpc::optional(&create_params::dif_pi_format, "dif_pi_format", "Format protection information would have"),
+        rpc::optional(&create_params::numa_id, "numa_id", "NUMA node to take memory from; -1: any")};
+};
+
+// The medium: blocks, and their metadata when that is kept apart.
+struct medium {
+    std::byte* blocks = nullptr;
+    std::byte* metadata = nullptr;
+    uint32_t block_size = 0, metadata_size = 0;
+
+    std::byte* at(uint64_t lba) const noexcept { return blocks + lba * block_size; }
+};
+
+class malloc_channel final : public batching_channel {
+  public:
+    explicit malloc_channel(const medium& m) noexcept : _medium(m) {}
+
+  private:
+    // The first lines of each request are fetched while the others of the batch are submitted; the processor goes on
+    // with the rest by itself.
+    static constexpr std::size_t prefetched = 512;
+
+    void do_submit(io& r) noexcept override {
+        const std::byte* from = _medium.at(r.lba);
+        for (std::size_t i = 0; i < prefetched; i += 64) __builtin_prefetch(from + i);
+        gather(r);
+    }
+
+    void run_batch(work* first) noexcept override {
+        for (io* r = static_cast<io*>(first); r != nullptr;) {
+            io* next = after(*r);
+            complete(*r, carry_out(*r));
+            r = next;
+        }
+    }
+
+    status carry_out(io& r) noexcept {
+        std::byte* at = _medium.at(r.lba);
+        std::size_t bytes = std::size_t{r.blocks} * _medium.block_size;
+        static_assert(op::read < op::write && static_cast<int>(op::write) == 1);
+        if (r.operation <= op::write && r.iov_count == 1 && r.metadata == nullptr && r.iov->iov_len >= bytes)
+            [[likely]] {
+            void* theirs = r.iov->iov_base;
+            std::memcpy(r.operation == op::read ? theirs : at, r.operation == op::read ? at : theirs, bytes);
+            return status::ok;
+        }
+        return carry_out_rest(r, at, bytes);
+    }
+
+    [[gnu::noinline]] status carry_out_rest(io& r, std::byte* at, std::size_t bytes) noexcept {
+        switch (r.operation) {
+            case op::read:
+            case op::write:
+            case op::compare:
+                return transfer(r, at, bytes);
+            case op::unmap:
+            case op::write_zeroes:
+                std::memset(at, 0, bytes);
+                if (std::byte* m = metadata_at(r.lba)) std::memset(m, 0, metadata_bytes(r));
+                return status::ok;
+            case op::copy:
+                std::memmove(at, _medium.at(r.source_lba), bytes);
+                if (std::byte* m = metadata_at(r.lba)) std::memmove(m, metadata_at(r.source_lba), metadata_bytes(r));
+                return status::ok;
+            case op::flush:
+                return status::ok;
+            default:
+                return status::unsupported;
+        }
+    }
+
+    status transfer(const io& r, std::byte* at, std::size_t left) noexcept {
+        if (r.metadata != nullptr && _medium.metadata != nullptr && !transfer_metadata(r)) {
+            return status::compare_failed;
+        }
+        for (const iovec *v = r.iov, *end = r.iov + r.iov_count; left > 0; ++v) {
+            if (v == end) return status::invalid;  // less memory than blocks
+            std::size_t here = v->iov_len < left ? v->iov_len : left;
+            if (r.operation == op::read) {
+                std::memcpy(v->iov_base, at, here);
+            } else if (r.operation == op::write) {
+                std::memcpy(at, v->iov_base, here);
+            } else if (std::memcmp(at, v->iov_base, here) != 0) {
+                return status::compare_failed;
+            }
+            at += here;
+            left -= here;
+        }
+        return status::ok;
+    }
+    bool transfer_metadata(const io& r) noexcept {
+        std::byte* m = metadata_at(r.lba);
+        if (r.operation == op::read) std::memcpy(r.metadata, m, metadata_bytes(r));
+        if (r.operation == op::write) std::memcpy(m, r.metadata, metadata_bytes(r));
+        return r.operation != op::compare || std::memcmp(r.metadata, m, metadata_bytes(r)) == 0;
+    }
+    std::byte* metadata_at(uint64_t lba) const noexcept {
+        return _medium.metadata == nullptr ? nullptr : _medium.metadata + lba * _medium.metadata_size;
+    }
+    std::size_t metadata_bytes(const io& r) const noexcept { return std::size_t{r.blocks} * _medium.metadata_size; }
+
+    const medium _medium;
+};
+
+properties properties_of(const create_params& p) {
+    properties out;
+    out.name = p.name;
+    out.uuid = p.id.value_or(uuid());
+    out.product_name = "Malloc disk";
+    out.block_size = p.block_size + (p.md_interleave ? p.md_size : 0);
+    out.num_blocks = p.num_blocks;
+    out.physical_block_size = p.physical_block_size;
+    out.metadata_size = p.md_size;
+    out.metadata_interleaved = p.md_interleave;
+    out.offered = op_bit(op::read) | op_bit(op::write) | op_bit(op::unmap) | op_bit(op::write_zeroes) |
+                  op_bit(op::flush) | op_bit(op::compare) | op_bit(op::copy);
+    out.is_volatile = true;
+    out.can_abort = true;
+    out.optimal_io_boundary = p.optimal_io_boundary;
+    out.split_on_boundary = p.optimal_io_boundary != 0;
+    out.numa_id = p.numa_id;
+    return out;
+}
+
+class malloc_device final : public device {
+  public:
+    malloc_device(create_params p, env::buffer blocks, env::buffer metadata)
+        : device(properties_of(p)),
+          _made_with(std::move(p)),
+          _blocks(std::move(blocks)),
+          _metadata(std::move(metadata)) {}
+    std::string_view module_name() const noexcept override { return "malloc"; }
+    std::unique_ptr<channel> open_channel() override {
+        return std::make_unique<malloc_channel>(
+            medium{_blocks.data(), _metadata.data(), block_size(), props().metadata_size});
+    }
+    std::optional<rpc::call> recreate() const override {
+        create_params now = _made_with;
+        now.name = name();
+        now.id = props().uuid;
+        return rpc::call{"bdev_malloc_create", rpc::encode(now)};
+    }
+
+  private:
+    const create_params _made_with;
+    env::buffer _blocks, _metadata;
+};
+
+std::string free_name(const registry& devices) {
+    for (unsigned i = 0;; ++i) {
+        std::string name = fmt::format("Malloc{}", i);
+        if (devices.find(name) == nullptr) return name;
+    }
+}
+
+result<> check(create_params& p) {
+    // SPDK saves block_size with the metadata in it, and not whether it is.
+    if (p.md_size != 0 && p.block_size % 512 == p.md_size) {
+        p.block_size -= p.md_size;
+        p.md_interleave = true;
+    }
+    if (p.num_blocks == 0) return fail(errc::invalid, "num_blocks must be more than 0");
+    if (p.block_size == 0 || p.block_size % 512 != 0) {
+        return fail(errc::invalid, fmt::format("block_size {} is not a multiple of 512", p.block_size));
+    }
+    if (p.physical_block_size != 0 && (p.physical_block_size % 512 != 0 || !is_power_of_two(p.physical_block_size))) {
+        return fail(errc::invalid,
+                    fmt::format("physical_block_size {} is no power of two from 512 on", p.physical_block_size));
+    }
+    if (p.optimal_io_boundary != 0 && !is_power_of_two(p.optimal_io_boundary)) {
+        return fail(errc::invalid, fmt::format("optimal_io_boundary {} is not a power of two", p.optimal_io_boundary));
+    }
+    if (p.dif_type != 0) return fail(errc::invalid, "dif_type: protection information is not offered");
+    return {};
+}
+
+task<std::string> create(registry& devices, create_params p) {
+    co_await check(p);
+    // The name first: who asks for one that is taken should not hear of memory.
+    if (p.name.empty()) p.name = free_name(devices);
+    if (devices.find(p.name) != nullptr)
+        co_await fail(errc::exists, fmt::format("bdev name {} already exists", p.name));
+    uint64_t bytes = 0;
+    if (!checked_multiply(p.num_blocks, p.block_size + (p.md_interleave ? p.md_size : 0), bytes)) {
+        co_await fail(errc::no_memory, fmt::format("{} blocks of {} bytes", p.num_blocks, p.block_size));
+    }
+    env::memory& from = devices.world().mem();
+    env::buffer blocks = co_await from.allocate(bytes);
+    env::buffer metadata;
+    if (p.md_size != 0 && !p.md_interleave) metadata = co_await from.allocate(p.num_blocks * p.md_size);
+    co_return co_await devices.add(
+        std::make_unique<malloc_device>(std::move(p), std::move(blocks), std::move(metadata)));
+}
+
+task<> remove(registry& devices, delete_params p) { return devices.remove(std::move(p.name), "malloc"); }
+
+}  // namespace
+
+std::unique_ptr<bdev::module> make_malloc() {
+    return make_module("malloc", rpc::make_method("bdev_malloc_create", "Create a bdev in memory", create),
+                       rpc::make_method("bdev_malloc_delete", "Delete a malloc bdev and its contents", remove));
+}
+
+}  // namespace varve::modules
