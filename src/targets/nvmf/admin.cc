@@ -1,0 +1,201 @@
+// The admin command set: dispatch, asynchronous events, abort, keep-alive.
+#include "targets/nvmf/admin.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "nvme/text.h"
+#include "targets/nvmf/admin_commands.h"
+#include "targets/nvmf/poll_group.h"
+#include "targets/nvmf/subsystem.h"
+#include "targets/nvmf/target.h"
+
+namespace varve::targets::nvmf {
+
+using nvme::admin_opcode;
+
+void answer(request& r, nvme::status code, uint64_t result) noexcept {
+    r.status = code;
+    r.result = result;
+    r.dnr = code != nvme::status::success;
+    r.queue->complete(r);
+}
+
+void answer_with(request& r, std::span<const std::byte> data, uint64_t offset) noexcept {
+    std::size_t most = r.data_length;
+    auto* to = static_cast<std::byte*>(r.data.iov_base);
+    std::size_t n = offset < data.size() ? std::min<std::size_t>(data.size() - offset, most) : 0;
+    if (n != 0) std::memcpy(to, data.data() + offset, n);
+    std::memset(to + n, 0, most - n);  // the buffer has been somebody else's
+    r.transfer_length = r.data_length;
+    answer(r, nvme::status::success);
+}
+
+// --- keep-alive (Base 3.9)
+
+void start_keep_alive(controller& c) noexcept {
+    controller::admin_state& s = *c.state;
+    s.run = [](work& w) noexcept {
+        auto& state = static_cast<controller::admin_state&>(w);
+        if (state.active) {
+            state.active = false;
+            return state.keep_alive.start(static_cast<time_ns>(state.keep_alive_ms) * milliseconds);
+        }
+        state.of.of->owner().log().notice(
+            fmt::format("controller {} of {}: no keep-alive from {} in {} ms, disconnecting", state.of.id,
+                        state.of.of->options().nqn, state.of.hostnqn, state.keep_alive_ms));
+        state.of.csts |= nvme::csts::fatal;
+        state.of.admin->disconnect();
+    };
+    if (s.keep_alive_ms == 0) return s.keep_alive.cancel();
+    s.active = false;
+    s.keep_alive.start(static_cast<time_ns>(s.keep_alive_ms) * milliseconds);
+}
+
+// --- asynchronous events (Base 5.2)
+
+void post_event(controller& c, nvme::async_event e) noexcept {
+    controller::admin_state& s = *c.state;
+    if (!s.event_requests.empty()) {
+        request& r = *s.event_requests.back();
+        s.event_requests.pop_back();
+        return answer(r, nvme::status::success, e.encode());
+    }
+    // Told when the host asks. Notices are masked by then, so this does not grow.
+    if (std::ranges::find(s.events, e) == s.events.end()) s.events.push_back(e);
+}
+
+void abort_events(controller& c, nvme::status with) noexcept {
+    if (!c.state) return;
+    for (request* r : std::exchange(c.state->event_requests, {})) {
+        r->status = with;
+        r->dnr = false;
+        r->queue->complete(*r);
+    }
+    c.state->events.clear();
+    c.state->namespace_notice_masked = c.state->ana_notice_masked = c.state->discovery_notice_masked = false;
+}
+
+void notify_namespace_changed(controller& c, uint32_t nsid) {
+    if (!c.state) return;
+    controller::admin_state& s = *c.state;
+    auto at = std::ranges::lower_bound(s.changed_namespaces, nsid);
+    if (at == s.changed_namespaces.end() || *at != nsid) s.changed_namespaces.insert(at, nsid);
+    if ((s.async_event_config & nvme::event_mask::namespace_attribute) == 0 || s.namespace_notice_masked) return;
+    s.namespace_notice_masked = true;
+    post_event(c, {nvme::event_type::notice, nvme::event_info::notice_namespace_changed,
+                   nvme::raw(nvme::log_page::changed_namespaces)});
+}
+
+void notify_ana_changed(controller& c) {
+    if (!c.state) return;
+    controller::admin_state& s = *c.state;
+    if ((s.async_event_config & nvme::event_mask::ana_change) == 0 || s.ana_notice_masked) return;
+    s.ana_notice_masked = true;
+    post_event(c, {nvme::event_type::notice, nvme::event_info::notice_ana_change, nvme::raw(nvme::log_page::ana)});
+}
+
+void notify_discovery_changed(controller& c) {
+    if (!c.state) return;
+    controller::admin_state& s = *c.state;
+    if ((s.async_event_config & nvme::event_mask::discovery_change) == 0 || s.discovery_notice_masked) return;
+    s.discovery_notice_masked = true;
+    post_event(
+        c, {nvme::event_type::notice, nvme::event_info::notice_discovery_change, nvme::raw(nvme::log_page::discovery)});
+}
+
+namespace {
+
+void async_event_request(request& r) noexcept {
+    controller::admin_state& s = *r.queue->ctrl->state;
+    if (s.event_requests.size() >= async_event_limit) return answer(r, nvme::status::async_event_limit_exceeded);
+    if (!s.events.empty()) {
+        nvme::async_event e = s.events.front();
+        s.events.pop_front();
+        return answer(r, nvme::status::success, e.encode());
+    }
+    s.event_requests.push_back(&r);
+}
+
+// Base 5.1. What is executing in the block layer runs to its end; only event requests can be called back. Bit 0 of the
+// result says "not aborted".
+void abort(request& r) noexcept {
+    controller& c = *r.queue->ctrl;
+    auto queue_id = static_cast<uint16_t>(r.command.cdw10.get());
+    auto command_id = static_cast<uint16_t>(r.command.cdw10.get() >> 16);
+    if (queue_id == 0) {
+        auto& waiting = c.state->event_requests;
+        auto found = std::ranges::find_if(waiting, [&](request* w) { return w->command.cid == command_id; });
+        if (found != waiting.end()) {
+            request& aborted = **found;
+            waiting.erase(found);
+            aborted.status = nvme::status::aborted_by_request;
+            aborted.dnr = false;
+            aborted.queue->complete(aborted);
+            return answer(r, nvme::status::success, 0);
+        }
+    }
+    answer(r, nvme::status::success, 1);
+}
+
+void record_error(const request& r) {
+    controller::admin_state& s = *r.queue->ctrl->state;
+    nvme::error_log_entry e{};
+    e.error_count = ++s.error_count;
+    e.sqid = r.queue->id;
+    e.cid = r.command.cid;
+    e.status_field = nvme::make_status(nvme::status::invalid_opcode, true);
+    e.nsid = r.command.nsid;
+    s.errors.push_front(e);
+    if (s.errors.size() > error_log_entries) s.errors.pop_back();
+}
+
+void unknown(request& r) {
+    record_error(r);
+    const logger& log = r.queue->group.owner().log();
+    if (log.debugging())
+        log.debug(
+            fmt::format("admin command {} is not offered", nvme::text_of(static_cast<admin_opcode>(r.command.opcode))));
+    answer(r, nvme::status::invalid_opcode);
+}
+
+// A discovery controller knows but a few commands (Base 3.1.2.3).
+bool allowed_for_discovery(admin_opcode o) noexcept {
+    return o == admin_opcode::get_log_page || o == admin_opcode::identify || o == admin_opcode::abort ||
+           o == admin_opcode::set_features || o == admin_opcode::get_features ||
+           o == admin_opcode::async_event_request || o == admin_opcode::keep_alive;
+}
+
+}  // namespace
+
+void execute_admin(request& r) noexcept {
+    controller& c = *r.queue->ctrl;
+    auto opcode = static_cast<admin_opcode>(r.command.opcode);
+    c.state->active = true;
+    if ((c.csts & nvme::csts::ready) == 0) return answer(r, nvme::status::command_sequence_error);
+    if (r.command.fused() != nvme::fuse::none) return answer(r, nvme::status::invalid_field);
+    if (c.discovery && !allowed_for_discovery(opcode)) return unknown(r);
+    switch (opcode) {
+        case admin_opcode::identify:
+            return identify(r);
+        case admin_opcode::get_log_page:
+            return get_log_page(r);
+        case admin_opcode::get_features:
+            return get_features(r);
+        case admin_opcode::set_features:
+            return set_features(r);
+        case admin_opcode::async_event_request:
+            return async_event_request(r);
+        case admin_opcode::abort:
+            return abort(r);
+        case admin_opcode::keep_alive:
+            if (c.state->keep_alive_ms == 0) return answer(r, nvme::status::keep_alive_invalid);
+            return answer(r, nvme::status::success);
+        default:
+            return unknown(r);
+    }
+}
+
+}  // namespace varve::targets::nvmf
