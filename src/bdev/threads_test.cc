@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <thread>
 
 #include "bdev/core/device_state.h"
 #include "bdev/test_device.h"
@@ -236,7 +237,7 @@ task<> counts_of_closed_channels(bdev_system& s) {
     co_await state.set_histogram(histogram_options{});
     descriptor opened = co_await s.open(*d);
     co_await threads.all([&](unsigned) { return come_and_go(opened, 50); });
-    co_await sleep(2 * milliseconds);
+    while (state.writers.channels() != 0) co_await sleep(1 * milliseconds);
     EXPECT_EQ((co_await state.stats())[op::read].ops, workers * 50u);
     EXPECT_EQ((co_await state.histogram())->total(), workers * 50u);
     EXPECT_EQ(state.past.stats[op::read].ops, workers * 50u);
@@ -247,6 +248,32 @@ task<> counts_of_closed_channels(bdev_system& s) {
 TEST_IN_WORLDS(threads_test, leave_their_statistics) {
     bdev_system s(GetParam(), 2);
     s.run(counts_of_closed_channels(s));
+}
+
+task<> read_once(descriptor& d, channel_ref& with) {
+    with = d.channel();
+    std::vector<std::byte> memory(512);
+    co_await read(*with, 0, memory);
+}
+// What a channel counted is on its way to the app thread when the device goes.
+task<> removed_with_counts_under_way(bdev_system& s) {
+    crew threads(s, 1);
+    ram_device* d = co_await s.add({.num_blocks = 64});
+    descriptor opened = co_await s.open(*d);
+    channel_ref held;
+    co_await threads.all([&](unsigned) { return read_once(opened, held); });
+    // This thread does nothing else until the channel has gone, so that what it counted is in the mailbox.
+    threads.members[0]->post([&held] { held = {}; });
+    const auto& channels = device_state::of_device(*d).channels(true);
+    while (channels.channels() != 0) std::this_thread::yield();
+    opened.close();
+    co_await s.devices.remove("ram");
+    co_await threads.dismiss();
+}
+// Not in simulation, where nothing else runs while a thread waits like this.
+TEST_P(threads_test, are_heard_before_the_device_goes) {
+    bdev_system s(GetParam(), 2);
+    s.run(removed_with_counts_under_way(s));
 }
 
 task<> read_for(descriptor& d, time_ns how_long, uint64_t& done) {

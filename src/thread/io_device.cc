@@ -67,15 +67,16 @@ void io_device_base::forget(uint64_t thread_id) noexcept {
     if (waiting != nullptr) waiting->_home->post(*waiting);
 }
 
-bool io_device_base::closed_awaiter::await_suspend(std::coroutine_handle<> who) noexcept {
-    std::lock_guard guard(_of._lock);
-    if (_of._slots.empty()) return false;
-    VARVE_ASSERT(_of._closing == nullptr);
+// Comes back by mail also when there is no channel any more: the last words of one that has just gone may still lie in
+// this thread's mailbox, and their reader goes on to destroy what they speak of.
+void io_device_base::closed_awaiter::await_suspend(std::coroutine_handle<> who) noexcept {
     _home = thread::current();
     _waiter = who;
     run = [](work& w) noexcept { static_cast<closed_awaiter&>(w)._waiter.resume(); };
+    std::lock_guard guard(_of._lock);
+    VARVE_ASSERT(_of._closing == nullptr);
+    if (_of._slots.empty()) return _home->post(*this);
     _of._closing = this;
-    return true;
 }
 
 // A thread with a channel has not ended, and cannot until it has forgotten it, for which it needs the lock.

@@ -64,7 +64,7 @@ class io_device_base {
       public:
         explicit closed_awaiter(io_device_base& of) noexcept : _of(of) {}
         bool await_ready() const noexcept { return false; }
-        bool await_suspend(std::coroutine_handle<> who) noexcept;
+        void await_suspend(std::coroutine_handle<> who) noexcept;
         void await_resume() const noexcept {}
 
       private:
@@ -74,6 +74,7 @@ class io_device_base {
         std::coroutine_handle<> _waiter;
     };
     // Waits until no thread has a channel; its owner has seen to it that nobody opens new ones. One waiter at a time.
+    // Whatever a channel posted to the waiter's thread, also from its destructor, has run by then.
     [[nodiscard]] closed_awaiter closed() noexcept { return closed_awaiter(*this); }
 
   protected:

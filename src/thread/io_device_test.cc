@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
 #include <vector>
 
 #include "thread/awaits.h"
@@ -157,6 +158,40 @@ task<> crowd(runtime& rt) {
 TEST_IN_WORLDS(io_device_test, threads_come_and_go_while_channels_are_visited) {
     system_of s(GetParam(), 3);
     s.run(crowd(*s.rt));
+}
+
+// Says goodbye to another thread when it goes.
+struct parting {
+    parting(thread& to, bool& heard) : home(to), said(heard) {}
+    ~parting() {
+        home.post([&heard = said] { heard = true; });
+    }
+    thread& home;
+    bool& said;
+};
+
+task<> opens_briefly(io_device<parting>& device) {
+    auto held = device.get();
+    co_return;
+}
+
+task<> hears_the_last_words(runtime& rt) {
+    bool heard = false;
+    io_device<parting> device("parting", [&home = here(), &heard] { return std::make_unique<parting>(home, heard); });
+    thread* other = co_await rt.create_thread("other");
+    co_await call_on(*other, [&] { return opens_briefly(device); });
+    // This thread does nothing else until the channel has gone, so that what it said is in the mailbox.
+    while (device.channels() != 0) std::this_thread::yield();
+    EXPECT_FALSE(heard);
+    co_await device.closed();
+    EXPECT_TRUE(heard);
+    rt.destroy_thread(*other);
+}
+
+// Not in simulation, where nothing else runs while a thread waits like this.
+TEST_P(io_device_test, is_closed_when_what_its_channels_said_last_was_heard) {
+    system_of s(GetParam(), 2);
+    s.run(hears_the_last_words(*s.rt));
 }
 
 }  // namespace
