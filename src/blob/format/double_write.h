@@ -1,0 +1,61 @@
+// The double-write area: metadata pages at the end of the metadata region in which varve writes images of pages before
+// it rewrites them in place, so that a torn write in place can be mended (docs/ondisk-blobstore.md section 7.2).
+//
+// The area has slots; a slot is a header page and the images behind it. One batch of page writes goes like this:
+//   1. write header and images into a slot, together;  2. flush;  3. write the pages in place;  4. flush before the
+//   slot
+// is used again. With two slots the flush of step 4 is the next batch's step 2. While header or images are being
+// written the slot does not check out and is ignored, and the pages in place are still whole.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "blob/format/mask.h"
+#include "blob/format/page.h"
+#include "blob/format/super.h"
+
+namespace varve::blob::format {
+
+struct double_write_header {
+    uint64_t sequence = 0;  // of batches in this store; larger is later
+    uint32_t flags = 0;     // double_write_flag
+    uuid store;
+    uint32_t own_page = 0;
+    struct image {
+        uint32_t page;
+        uint32_t crc;  // crc_of_image
+    };
+    std::vector<image> images;
+};
+
+// CRC-32C of the image's last four bytes and then of the others.
+uint32_t crc_of_image(page_view image) noexcept;
+
+// At most double_write_images_max images. An empty header is what a slot is cleared with.
+page_bytes encode_double_write(const double_write_header& header);
+
+// bad_sequence: not a header, damaged, of another store (a device that was a copy), from another place, or naming pages
+// that cannot be.
+result<double_write_header> decode_double_write(page_view page, uint32_t number, const double_write_area& area,
+                                                const uuid& store, const geometry& g);
+
+// Whether what lies in the area may be used to mend pages: the store was not unloaded cleanly, and nobody else has
+// written to it since varve did. SPDK betrays itself by a super block that breaks the seal, or by a used-page mask that
+// lacks the area, which its recovery writes before anything else. `used_pages`: as on disk.
+bool double_write_trusted(const super_block& super, const bit_mask& used_pages) noexcept;
+
+// Whether all images of the slot are what its header says. If not, the batch never became durable here, so writing in
+// place had not begun: none of it is to be replayed. `images`: header.images.size() pages.
+bool is_whole(const double_write_header& header, std::span<const page_bytes> images) noexcept;
+
+// Whether image i of a slot that decoded and is whole is to be written over what its page holds now. A page that is
+// whole is left alone, unless the batch was a commit (double_write_flag::redo).
+bool must_replay(const double_write_header& header, std::size_t i, page_view image, page_view in_place) noexcept;
+
+// The last run of free pages of this size (`used_pages`: those that have an owner): where a new area goes. None: the
+// store goes without.
+std::optional<double_write_area> place_double_write(const bit_mask& used_pages, uint16_t slots, uint16_t per_slot);
+
+}  // namespace varve::blob::format
