@@ -1,7 +1,10 @@
 // Listening, connecting, watching and waking, for each kind of loop; connections that move between loops.
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <limits>
@@ -131,6 +134,40 @@ TEST_P(listeners, stale_unix_socket_is_replaced_and_a_live_or_foreign_file_is_no
     auto folderless = loop->listen({address::family::unix_path, folder / "no/such", 0}, accepted);
     ASSERT_FALSE(folderless);
     EXPECT_EQ(folderless.error().code(), errc::not_found);
+}
+
+// A killed process's io_uring keeps its listening socket open for a moment: somebody answers who is no more.
+TEST_P(listeners, socket_that_outlives_its_process_is_replaced) {
+    scratch_folder folder;
+    accepted_sockets accepted;
+    address at{address::family::unix_path, folder / "rpc.sock", 0};
+    auto name = numeric_name(at);
+    descriptor kept(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::bind(kept.get(), name->get(), name->length), 0);
+    int until_told[2];
+    int listening[2];
+    ASSERT_EQ(::pipe2(until_told, O_CLOEXEC), 0);
+    ASSERT_EQ(::pipe2(listening, O_CLOEXEC), 0);
+    descriptor told(until_told[0]), tell(until_told[1]), heard(listening[0]), hear(listening[1]);
+    const pid_t other = ::fork();
+    if (other == 0) {  // whoever listens is whom a client sees at the other end
+        char byte = 0;
+        if (::listen(kept.get(), 8) == 0 && ::write(hear.get(), &byte, 1) == 1) (void)!::read(told.get(), &byte, 1);
+        ::_exit(0);
+    }
+    ASSERT_GT(other, 0);
+    char byte = 0;
+    ASSERT_EQ(::read(heard.get(), &byte, 1), 1);
+    auto live = loop->listen(at, accepted);
+    ASSERT_FALSE(live);
+    EXPECT_EQ(live.error().code(), errc::address_in_use);
+
+    ASSERT_EQ(::write(tell.get(), &byte, 1), 1);
+    siginfo_t ended = {};
+    ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(other), &ended, WEXITED | WNOWAIT), 0);
+    auto zombie = loop->listen(at, accepted);
+    EXPECT_TRUE(zombie) << zombie.error().message();
+    ASSERT_EQ(::waitpid(other, nullptr, 0), other);
 }
 
 TEST_P(listeners, destroyed_from_inside_on_accept) {

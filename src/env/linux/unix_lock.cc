@@ -7,7 +7,9 @@
 #include <sys/un.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+#include <string_view>
 
 namespace varve::env::os_linux {
 namespace {
@@ -33,13 +35,33 @@ result<descriptor> lock_file(const std::string& path) {
     }
 }
 
+// Ended, though its parent may not have heard of it yet.
+bool ended(pid_t process) noexcept {
+    const std::string path = "/proc/" + std::to_string(process) + "/stat";
+    descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file) return errno == ENOENT && ::kill(process, 0) != 0 && errno == ESRCH;
+    char text[512];
+    ssize_t size = ::read(file.get(), text, sizeof text);
+    if (size <= 0) return size < 0 && errno == ESRCH;
+    // "1234 (name, which may hold anything) S ..."
+    std::string_view line(text, static_cast<size_t>(size));
+    size_t state = line.rfind(") ");
+    return state != line.npos && state + 2 < line.size() && (line[state + 2] == 'Z' || line[state + 2] == 'X');
+}
+
+// A listening socket lives on for a moment after its process was killed: the kernel takes an io_uring apart later. So
+// whoever answers must also be alive.
 bool somebody_answers(const std::string& path) noexcept {
     descriptor probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     sockaddr_un name = {};
     name.sun_family = AF_UNIX;
     std::memcpy(name.sun_path, path.data(), path.size());
     // A full backlog (EAGAIN) is somebody too.
-    return ::connect(probe.get(), reinterpret_cast<sockaddr*>(&name), sizeof name) == 0 || errno == EAGAIN;
+    if (::connect(probe.get(), reinterpret_cast<sockaddr*>(&name), sizeof name) != 0) return errno == EAGAIN;
+    ucred listener = {};
+    socklen_t size = sizeof listener;
+    bool known = ::getsockopt(probe.get(), SOL_SOCKET, SO_PEERCRED, &listener, &size) == 0 && listener.pid > 0;
+    return !known || !ended(listener.pid);
 }
 
 }  // namespace
