@@ -59,14 +59,13 @@ task<> controller::rescan() {
         co_return;
     }
     _scanning = true;
-    result<> outcome;
-    do {
-        _scan_again = false;
-        const std::vector<ns> before = _namespaces;
-        outcome = co_await as_result(scan());
-        if (outcome && before != _namespaces && _on_namespaces_changed) _on_namespaces_changed();
-    } while (outcome && _scan_again);
+    _scan_again = false;
+    const std::vector<ns> before = _namespaces;
+    result<> outcome = co_await as_result(scan());
+    if (outcome && before != _namespaces && _on_namespaces_changed) _on_namespaces_changed();
     _scanning = false;
+    // Not awaited: namespaces that change faster than they are read would hold up the caller for ever.
+    if (outcome && _scan_again && !_disconnecting && !_lost) _handlers.spawn(rescan(), [](error) {});
     co_await std::move(outcome);
 }
 
