@@ -193,23 +193,24 @@ struct double_write_entry_wire {
 constexpr std::size_t double_write_images_max = 500;
 
 struct double_write_header_wire {
-    le64 magic;         // where a metadata page has its blob id
-    le32 not_in_chain;  // where it has its sequence number: all ones
-    le32 stamp;         // 0
+    le64 magic;                // where a metadata page has its blob id
+    le32 not_in_chain;         // where it has its sequence number: all ones
+    le32 stamp;                // 0
+    uint8_t no_descriptor[8];  // 0: to SPDK's dump this page ends here
     le16 version;
     le16 count;
     le32 flags;
     le64 sequence;
     uint8_t store_uuid[16];
     le32 own_page;
-    uint8_t reserved52[12];
+    uint8_t reserved60[4];
     double_write_entry_wire entries[double_write_images_max];
     uint8_t reserved4064[24];
     le32 next;          // no_page
     le32 inverted_crc;  // complement of what SPDK would want here, so that it never takes this for metadata
 };
 static_assert(sizeof(double_write_header_wire) == page_size && alignof(double_write_header_wire) == 1);
-static_assert(offsetof(double_write_header_wire, sequence) == 24 && offsetof(double_write_header_wire, entries) == 64);
+static_assert(offsetof(double_write_header_wire, sequence) == 32 && offsetof(double_write_header_wire, entries) == 64);
 static_assert(offsetof(double_write_header_wire, next) == offsetof(md_page_wire, next));
 
 namespace double_write_flag {
