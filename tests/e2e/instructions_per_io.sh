@@ -1,0 +1,73 @@
+#!/bin/bash
+# Budgets of user instructions: the bdev layer with a null bdev at queue depth 32, and one pass-through layer more.
+# Counts, not times: they are the same on a busy machine.
+# limit: 600
+. "$(dirname "$0")/../lib.sh"
+
+command -v valgrind > /dev/null || skip "valgrind is not installed (make deps)"
+[ -x "$VARVE" ] || fail "$VARVE is not built (make)"
+export VARVE_LOOP=epoll # valgrind knows no io_uring
+
+cat > "$work/config.json" << 'END'
+{"subsystems": [{"subsystem": "bdev", "config": [
+  {"method": "bdev_null_create", "params": {"name": "Null0", "num_blocks": 2097152, "block_size": 512}},
+  {"method": "bdev_passthru_create", "params": {"name": "Layer0", "base_bdev_name": "Null0"}}]}]}
+END
+
+# count NAME [OPTIONS]: the turns of the reactors of one `varve bench`, in NAME.profile and NAME.json
+count() {
+    local name=$1
+    shift
+    show_on_failure+=("$work/$name.errors")
+    valgrind -q --log-file="$work/$name.valgrind" --tool=callgrind --collect-atstart=no --toggle-collect=varve_reactor_turn \
+        --callgrind-out-file="$work/$name.profile" "$VARVE" bench -q 32 -o 512 -t 3 --json "$@" \
+        > "$work/$name.json" 2> "$work/$name.errors"
+}
+count null
+count layer -c "$work/config.json" -T Layer0
+
+python3 - "$work" << 'END'
+import json, re, sys
+
+LOAD = ("src/app/", "src/metrics/")  # what asks and measures is not what is asked
+
+
+def costs(name):
+    """Instructions an I/O: of the load generator, and of everything else. Inlined code counts where it was written."""
+    files, here, call = {}, None, False
+    load = rest = 0
+    for line in open(f"{sys.argv[1]}/{name}.profile"):
+        place = re.match(r"(?:fl|fi|fe|cfi|cfl)=\((\d+)\)(?: (.*))?", line)
+        if place:
+            if place[2]:
+                files[place[1]] = place[2]
+            if not line.startswith("c"):
+                here = files[place[1]]
+        elif line.startswith("calls="):
+            call = True  # the next line is what the callee cost: counted in the callee already
+        elif cost := re.match(r"[+*\d-]\S* (\d+)$", line):
+            if call:
+                call = False
+            elif any(part in here for part in LOAD):
+                load += int(cost[1])
+            else:
+                rest += int(cost[1])
+    with open(f"{sys.argv[1]}/{name}.json") as f:
+        result = json.load(f)
+    ios = result["ios"]
+    if result["errors"] or ios < 10000:
+        sys.exit(f"{name}: {result['errors']} errors, {ios} I/Os")
+    return load / ios, rest / ios
+
+
+load, null = costs("null")
+load_on_layer, layer = costs("layer")
+print(f"null bdev {null:.1f}, one layer more {layer - null:.1f} (the load itself {load:.1f} and {load_on_layer:.1f})")
+# Code the load generator does not have would be a profile that was not understood.
+if not (50 < load < 400 and abs(load - load_on_layer) < 5 and null > 30):
+    sys.exit("FAIL: these are no plausible figures")
+if null > 120:
+    sys.exit(f"FAIL: {null:.1f} instructions an I/O of a null bdev; at most 120")
+if layer - null > 60:
+    sys.exit(f"FAIL: {layer - null:.1f} instructions for a pass-through layer; at most 60")
+END
