@@ -1,5 +1,6 @@
 #include "server/notifications.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "server/instance.h"
@@ -9,14 +10,19 @@ namespace varve::server {
 void notifications::add_type(std::string type) { _types.push_back(std::move(type)); }
 
 void notifications::add(std::string type, std::string about) {
-    if (_events.size() == kept) _events.pop_front();
-    _events.push_back({std::move(type), std::move(about), _next++});
+    _events.reserve(kept);
+    event made{std::move(type), std::move(about), _next++};
+    if (_events.size() < kept) {
+        _events.push_back(std::move(made));
+    } else {
+        _events[made.id % kept] = std::move(made);
+    }
 }
 
 std::vector<notifications::event> notifications::since(uint64_t first, uint64_t max) const {
     std::vector<event> out;
-    for (const event& e : _events) {
-        if (e.id >= first && out.size() < max) out.push_back(e);
+    for (uint64_t id = std::max(first, _next - _events.size()); id < _next && out.size() < max; ++id) {
+        out.push_back(_events[id % kept]);
     }
     return out;
 }

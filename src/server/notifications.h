@@ -1,7 +1,6 @@
 // The last events of the system, numbered: a client polls notify_get_notifications with the number it expects next.
 #pragma once
 
-#include <deque>
 #include <string>
 #include <vector>
 
@@ -30,8 +29,10 @@ class notifications {
 
   private:
     std::vector<std::string> _types;
-    std::deque<event> _events;
-    uint64_t _next = 0;
+    // A ring in one piece: allocated one by one, what is kept would hold on to a page each of what thousands of bdevs
+    // have left.
+    std::vector<event> _events;
+    uint64_t _next = 0;  // at _events[_next % kept]
 };
 
 // notify_get_types, notify_get_notifications
