@@ -43,8 +43,10 @@ daemon::daemon(const serve_options& how, server::instance& system, logger& out)
       _system(system),
       _out(out),
       _home(system.threads().app_thread()),
-      _server(_home, system.system_log().component("rpc"), [&system](std::string_view method, json::value params) {
-          return system.call(method, std::move(params));
+      _memory(system.threads()),
+      _server(_home, system.system_log().component("rpc"), [this](std::string_view method, json::value params) {
+          _memory.put_off();
+          return _system.call(method, std::move(params));
       }) {}
 
 daemon::~daemon() {
@@ -110,6 +112,7 @@ task<> daemon::drain() {
     _server.stop_reading();
     co_await _system.stop();
     co_await _server.stop();
+    co_await _memory.end();
     if (_watch) _home.unpin();
     _watch.reset();
 }

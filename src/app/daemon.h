@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "app/memory_return.h"
 #include "app/serve_options.h"
 #include "env/loop.h"
 #include "server/instance.h"
@@ -33,6 +34,7 @@ class daemon {
     server::instance& _system;
     logger& _out;
     thread::thread& _home;
+    memory_return _memory;
     server::rpc_server _server;
     int _signals = -1;
     std::unique_ptr<on_signal> _on_signal;

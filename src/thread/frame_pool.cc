@@ -31,13 +31,15 @@ struct free_list {
 
 struct pool {
     std::array<free_list, classes> lists;
-    ~pool() {
+    ~pool() { empty(); }
+    void empty() noexcept {
         for (auto& list : lists) {
             while (list.first != nullptr) {
                 free_block* block = list.first;
                 list.first = block->next;
                 ::operator delete(block, std::align_val_t(granule));
             }
+            list.count = 0;
         }
     }
 };
@@ -72,5 +74,7 @@ void free_frame(void* frame, std::size_t size) noexcept {
     }
     ::operator delete(frame, std::align_val_t(granule));
 }
+
+void release_frames() noexcept { frames.empty(); }
 
 }  // namespace varve::thread

@@ -9,5 +9,7 @@ namespace varve::thread {
 
 void* allocate_frame(std::size_t size);
 void free_frame(void* frame, std::size_t size) noexcept;
+// Gives what the lists of this OS thread keep back to the heap.
+void release_frames() noexcept;
 
 }  // namespace varve::thread
