@@ -1,6 +1,8 @@
 #include "app/modules.h"
 
 #include "bdev/methods/service.h"
+#include "modules/delay.h"
+#include "modules/error.h"
 #include "modules/file.h"
 #include "modules/malloc.h"
 #include "modules/null.h"
@@ -16,6 +18,8 @@ namespace {
 std::unique_ptr<bdev::service> make_bdev(server::instance& of) {
     auto made = std::make_unique<bdev::service>(of.threads());
     made->add(modules::make_passthru());
+    made->add(modules::make_error());
+    made->add(modules::make_delay());
     made->add(modules::make_malloc());
     made->add(modules::make_null());
     made->add(modules::make_aio());

@@ -27,6 +27,11 @@ const char* const config = R"({"subsystems": [
     {"method": "bdev_nvme_set_options", "params": {"action_on_timeout": "none"}},
     {"method": "bdev_null_create", "params": {"name": "Null0", "num_blocks": 2048, "block_size": 512,
       "uuid": "11111111-2222-3333-4444-555555555551"}},
+    {"method": "bdev_error_create", "params": {"base_name": "Null0"}},
+    {"method": "bdev_delay_create", "params": {"name": "Delay0", "base_bdev_name": "EE_Null0", "avg_read_latency": 10,
+      "p99_read_latency": 11, "avg_write_latency": 12, "p99_write_latency": 13}},
+    {"method": "bdev_delay_update_latency", "params": {"delay_bdev_name": "Delay0", "latency_type": "avg_write",
+      "latency_us": 77}},
     {"method": "bdev_malloc_create", "params": {"name": "Malloc0", "num_blocks": 256, "block_size": 4096,
       "uuid": "11111111-2222-3333-4444-555555555552"}},
     {"method": "bdev_passthru_create", "params": {"name": "Pt0", "base_bdev_name": "Malloc0"}},
@@ -97,10 +102,10 @@ state state_after(const json::value& from, uint64_t seed) {
 TEST(saved_config, loads_again_to_the_same_state) {
     const state first = state_after(*server::read_config(config), 1);
     for (const char* kept :
-         {"\"Pt0\"", "\"Waits\"", "\"/disk1\"", "\"recv_buf_size\": 65536", "\"small_pool_count\": 4096",
-          "\"task_count\": 64", "\"period\": 500000", "\"bdev_io_pool_size\": 4096", "\"max_subsystems\": 64",
-          "\"crdt2\": 2", "\"max_queue_depth\": 64", "\"nsid\": 3", "\"nqn.2016-06.io.spdk:h\"",
-          "\"trsvcid\": \"4420\"", "\"rw_ios_per_sec\": 20000"}) {
+         {"\"Pt0\"", "\"Waits\"", "\"Null0\"", "\"Delay0\"", "\"avg_write_latency\": 77", "\"/disk1\"",
+          "\"recv_buf_size\": 65536", "\"small_pool_count\": 4096", "\"task_count\": 64", "\"period\": 500000",
+          "\"bdev_io_pool_size\": 4096", "\"max_subsystems\": 64", "\"crdt2\": 2", "\"max_queue_depth\": 64",
+          "\"nsid\": 3", "\"nqn.2016-06.io.spdk:h\"", "\"trsvcid\": \"4420\"", "\"rw_ios_per_sec\": 20000"}) {
         EXPECT_NE(first.saved.find(kept), std::string::npos) << kept << first.saved;
     }
     for (uint64_t seed = 2; seed < 12; ++seed) {

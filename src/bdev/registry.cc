@@ -255,6 +255,13 @@ task<> registry::reset(device& d) {
     co_await s.reset();
 }
 
+task<> registry::visit_channels(device& d, std::move_only_function<void(channel&)> f) {
+    device_state& s = *d._state;
+    gate::holder stays = s.tasks.enter();
+    if (!stays) co_await fail(errc::no_device, fmt::format("bdev {} is being removed", d.name()));
+    co_await s.look_around([&f](channel_core& c) { f(*c.of); });
+}
+
 result<> registry::add_alias(device& d, std::string alias) {
     if (alias.empty()) return fail(errc::invalid, "an alias must not be empty");
     if (!_index->names.try_emplace(alias, &d).second) {

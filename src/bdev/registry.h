@@ -74,6 +74,9 @@ class registry {
     // Recalls what can be recalled, waits for the rest, lets the module reset, goes on. Also as op::reset on a channel.
     task<> reset(device& d);
 
+    // For the device's module: f(its channel) on each thread that has one.
+    task<> visit_channels(device& d, std::move_only_function<void(channel&)> f);
+
     // Runs a task that nobody waits for; its error is not an event. The registry waits for it at the end.
     void background(task<> t);
 

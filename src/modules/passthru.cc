@@ -1,10 +1,6 @@
 #include "modules/passthru.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
-
-#include "bdev/layer.h"
+#include "bdev/layer_module.h"
 
 namespace varve::modules {
 
@@ -41,72 +37,22 @@ class passthru_device final : public layer {
     }
 };
 
-// Keeps what was asked for, so that a bdev whose base is not there (yet, or any more) is made when that appears.
-class passthru_module final : public module {
+class passthru_module final : public layer_module<create_params> {
   public:
-    std::string_view name() const noexcept override { return "passthru"; }
-    void attach(rpc::registry& methods, registry& devices) override;
-    std::vector<rpc::call> config() const override;
+    passthru_module() noexcept : layer_module({"passthru", "passthru", "bdev_passthru_create"}) {}
 
   private:
-    task<std::string> create(create_params p);
-    task<> remove(delete_params p);
-    task<> examine(device& d);
-    task<> make(create_params p);
-
-    registry* _devices = nullptr;
-    std::vector<create_params> _wanted;
+    void add_methods(rpc::registry& to) override {
+        auto create_it = [](passthru_module& m, create_params p) { return m.create(std::move(p)); };
+        auto delete_it = [](passthru_module& m, delete_params p) { return m.remove(std::move(p)); };
+        to.add(rpc::make_method("bdev_passthru_create", "Create a bdev that hands everything to another", create_it)
+                   .bind(*this));
+        to.add(rpc::make_method("bdev_passthru_delete", "Delete a passthru bdev", delete_it).bind(*this));
+    }
+    std::unique_ptr<device> make(const create_params&, properties props, base_link base) override {
+        return std::make_unique<passthru_device>(std::move(props), devices(), std::move(base));
+    }
 };
-
-void passthru_module::attach(rpc::registry& methods, registry& devices) {
-    _devices = &devices;
-    auto create_it = [](passthru_module& m, create_params p) { return m.create(std::move(p)); };
-    auto delete_it = [](passthru_module& m, delete_params p) { return m.remove(std::move(p)); };
-    methods.add(rpc::make_method("bdev_passthru_create", "Create a bdev that hands everything to another", create_it)
-                    .bind(*this));
-    methods.add(rpc::make_method("bdev_passthru_delete", "Delete a passthru bdev", delete_it).bind(*this));
-    devices.add_examiner("passthru", [this](device& d) { return examine(d); });
-}
-
-std::vector<rpc::call> passthru_module::config() const {
-    std::vector<rpc::call> calls;
-    for (create_params p : _wanted) {
-        if (const device* d = _devices->find(p.name)) p.id = d->props().uuid;
-        calls.push_back({"bdev_passthru_create", rpc::encode(p)});
-    }
-    return calls;
-}
-
-task<std::string> passthru_module::create(create_params p) {
-    auto same_name = [&](const create_params& other) { return other.name == p.name; };
-    if (std::ranges::any_of(_wanted, same_name) || _devices->find(p.name) != nullptr) {
-        co_await fail(errc::exists, fmt::format("bdev name {} already exists", p.name));
-    }
-    if (_devices->find(p.base_bdev_name) != nullptr) co_await make(p);
-    _wanted.push_back(p);
-    co_return p.name;
-}
-
-task<> passthru_module::make(create_params p) {
-    base_link base = co_await base_link::open(*_devices, p.base_bdev_name, name());
-    properties props = layered_on(*base, p.name, "passthru");
-    props.uuid = p.id.value_or(layered_uuid(base->props().uuid, "passthru"));
-    co_await _devices->add(std::make_unique<passthru_device>(std::move(props), *_devices, std::move(base)));
-}
-
-task<> passthru_module::remove(delete_params p) {
-    auto forgotten = std::erase_if(_wanted, [&](const create_params& other) { return other.name == p.name; });
-    if (forgotten != 0 && _devices->find(p.name) == nullptr) co_return;  // it waited for its base
-    co_await _devices->remove(p.name, "passthru");
-}
-
-task<> passthru_module::examine(device& d) {
-    for (std::size_t i = 0; i < _wanted.size(); ++i) {
-        if (_wanted[i].base_bdev_name == d.name() && _devices->find(_wanted[i].name) == nullptr) {
-            co_await as_result(make(_wanted[i]));
-        }
-    }
-}
 
 }  // namespace
 
