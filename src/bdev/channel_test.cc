@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "bdev/core/device_state.h"
 #include "bdev/test_device.h"
 #include "thread/awaits.h"
 
@@ -375,6 +376,79 @@ BDEV_TEST(grows_and_shrinks) {
     EXPECT_EQ(co_await answer_to(*c, op::read, 32, 1, memory), status::out_of_range);
     EXPECT_EQ(co_await answer_to(*c, op::read, 31, 1, memory), status::ok);
     EXPECT_EQ(d->num_blocks(), 32u);
+}
+
+// What was let in before the end moved is done before it moves: nobody finds a block gone that was there.
+BDEV_TEST(a_shrink_waits_for_what_is_under_way) {
+    ram_device* d = co_await s.add({.num_blocks = 64}, {.keep = true});
+    descriptor opened = co_await s.open(*d);
+    channel_ref c = opened.channel();
+    std::vector<std::byte> memory(512);
+    pending under_way(op::write, 60, 1), behind(op::write, 60, 1);
+    under_way.data(memory).go(*c);
+    for (int i = 0; i < 5; ++i) co_await yield();  // the channel has joined
+    EXPECT_EQ(d->opened.load()->kept(), 1u);
+    gate tasks;
+    tasks.spawn(s.devices.resize(*d, 32), thread::unexpected);
+    for (int i = 0; i < 20; ++i) co_await yield();
+    EXPECT_EQ(d->num_blocks(), 64u);
+    behind.data(memory).go(*c);
+    EXPECT_FALSE(under_way.done);
+    d->behaviour.keep = false;
+    d->opened.load()->let_go();
+    co_await tasks.close();
+    EXPECT_EQ(under_way.status, status::ok);
+    co_await behind.over.wait();
+    EXPECT_EQ(behind.status, status::out_of_range);
+    EXPECT_EQ(d->num_blocks(), 32u);
+}
+
+// A channel that is opened while something holds for the device holds to it, too.
+BDEV_TEST(who_joins_late_is_told_what_holds) {
+    ram_device* d = co_await s.add({.num_blocks = 64});
+    device_state& state = device_state::of_device(*d);
+    descriptor opened = co_await s.open(*d);
+    std::vector<std::byte> memory(512), two_blocks(1024);
+    {
+        registry::frozen quiet = co_await s.devices.freeze(*d);
+        channel_ref c = opened.channel();
+        pending r(op::read, 0, 1);
+        r.data(memory).go(*c);
+        for (int i = 0; i < 20; ++i) co_await yield();
+        EXPECT_FALSE(r.done) << "frozen";
+        quiet = {};
+        co_await r.over.wait();
+        EXPECT_EQ(r.status, status::ok);
+    }
+    while (state.writers.channels() != 0) co_await yield();
+    {
+        uint64_t lock = co_await state.lock({8, 15});
+        channel_ref c = opened.channel();
+        pending inside(op::write, 15, 2), beside(op::write, 16, 1);
+        inside.data(two_blocks).go(*c);
+        beside.data(memory).go(*c);
+        co_await beside.over.wait();
+        for (int i = 0; i < 20; ++i) co_await yield();
+        EXPECT_FALSE(inside.done) << "its range is locked";
+        state.unlock(lock);
+        co_await inside.over.wait();
+        EXPECT_EQ(inside.status, status::ok);
+    }
+    while (state.writers.channels() != 0) co_await yield();
+    co_await state.set_histogram(histogram_options{});
+    co_await state.set_limits({.rw_ios_per_sec = 1000});
+    {
+        channel_ref c = opened.channel();
+        std::vector<std::unique_ptr<pending>> many;
+        time_ns begin = thread::here().now();
+        for (int i = 0; i < 60; ++i) {
+            many.push_back(std::make_unique<pending>(op::read, 0, 1));
+            many.back()->data(memory).go(*c);
+        }
+        for (auto& r : many) co_await r->over.wait();
+        EXPECT_GE(thread::here().now() - begin, 20 * milliseconds) << "limited";
+        EXPECT_EQ((co_await state.histogram())->total(), 60u);
+    }
 }
 
 BDEV_TEST(fails_what_waits_when_the_device_goes) {
