@@ -292,7 +292,7 @@ task<> read_for(descriptor& d, time_ns how_long, uint64_t& done) {
         done += batch.size();
     }
 }
-task<> limits_the_sum(bdev_system& s) {
+task<> limits_the_sum(bdev_system& s, bool time_is_ours) {
     crew threads(s, workers);
     ram_device* d = co_await s.add({.num_blocks = 64});
     device_state& state = device_state::of_device(*d);
@@ -308,15 +308,16 @@ task<> limits_the_sum(bdev_system& s) {
         EXPECT_GT(n, 0u);
         sum += n;
     }
-    // Never more than the rate, a saved burst and one share a channel; at least half (the machine may be busy).
+    // Never more than the rate, a saved burst and one share a channel. At least half of it, too, where nobody else
+    // takes the processor.
     double allowed = 20'000.0 * static_cast<double>(took) / 1e9;
     EXPECT_LE(static_cast<double>(sum), allowed + 20.0 * 10 + workers * 9);
-    EXPECT_GE(static_cast<double>(sum), allowed / 2);
+    if (time_is_ours) EXPECT_GE(static_cast<double>(sum), allowed / 2);
     co_await threads.dismiss();
 }
 TEST_IN_WORLDS(threads_test, share_a_rate_limit) {
     bdev_system s(GetParam(), 2);
-    s.run(limits_the_sum(s));
+    s.run(limits_the_sum(s, GetParam() == thread::world_kind::sim));
 }
 
 INSTANTIATE_TEST_SUITE_P(worlds, threads_test, thread::every_world(), thread::world_name);
