@@ -62,7 +62,7 @@ result<bit_mask> decode_mask(std::span<const std::byte> bytes, mask_type type, u
         return damaged(fmt::format("{}: length is {} bits, not {}", name_of(type), header.length.get(), bits));
     bit_mask out(bits);
     const std::size_t count = (std::size_t{bits} + 7) / 8;
-    std::memcpy(out.words().data(), bytes.data() + sizeof header, count);
+    if (count > 0) std::memcpy(out.words().data(), bytes.data() + sizeof header, count);
     if (bits % 64 != 0) out.words().back() &= (uint64_t{1} << bits % 64) - 1;
     return out;
 }
@@ -73,7 +73,7 @@ void encode_mask(const bit_mask& mask, mask_type type, std::span<std::byte> out)
     std::fill(out.begin(), out.end(), std::byte{0});
     const mask_header_wire header{.type = static_cast<uint8_t>(type), .length = mask.size()};
     std::memcpy(out.data(), &header, sizeof header);
-    std::memcpy(out.data() + sizeof header, mask.words().data(), count);
+    if (count > 0) std::memcpy(out.data() + sizeof header, mask.words().data(), count);
 }
 
 }  // namespace varve::blob::format
