@@ -1,0 +1,85 @@
+// Fuzzes check and repair: a whole store is damaged as the input says (pokes of metadata pages, masks and super block,
+// with or without the checksum made right, pages moved over others), checked, repaired and checked again. It must never
+// crash, the repair must leave a store that is loadable and in which nothing more can be repaired, and must not write
+// to clusters.
+#include "blob/check/report.h"
+#include "blob/check/test_store.h"
+#include "json/write.h"
+#include "util/assert.h"
+
+namespace varve::blob::check {
+namespace {
+
+struct input {
+    std::span<const uint8_t> left;
+    uint8_t byte() {
+        if (left.empty()) return 0;
+        const uint8_t b = left[0];
+        left = left.subspan(1);
+        return b;
+    }
+    uint32_t word() {
+        uint32_t v = 0;
+        for (int i = 0; i < 4; ++i) v |= uint32_t{byte()} << 8 * i;
+        return v;
+    }
+};
+
+void damage(test_store& s, input& in) {
+    const uint8_t what = in.byte();
+    const uint32_t page = in.byte() % s.layout().md.count;
+    const uint32_t where = (in.byte() | uint32_t{in.byte()} << 8) % (format::page_size - 8);
+    switch (what % 6) {
+        case 0:
+            return s.poke(page, where, in.byte());
+        case 1:
+            return s.poke(page, where, le32(in.word()));
+        case 2:
+            s.at(page)[where] = std::byte{in.byte()};
+            return;
+        case 3:
+            return s.put(page, s.get(in.byte() % s.layout().md.count));
+        case 4:
+            s.bytes[(page % 4) * format::page_size + where] = std::byte{in.byte()};
+            return;
+        case 5:
+            s.poke(page, in.byte() % 160, le32(in.word() % 128));
+            return;
+    }
+}
+
+void check(test_store& s) {
+    auto read = inspect(s);
+    if (!read) return;
+    auto found = examine(*read);
+    const auto plan = plan_repair(*read, found);
+    (void)json::write(as_json(*read, found, plan));
+    (void)dump_in_words(*read, found);
+    (void)json::write(dump_as_json(*read, found));
+    if (!found.loadable) return;
+    for (const change& c : plan.changes)
+        VARVE_ASSERT(c.offset + c.after.size() <= s.layout().offset_of_cluster(s.layout().first_data_cluster));
+    s.apply(plan);
+    auto again = inspect(s);
+    VARVE_ASSERT(again);
+    const auto left = examine(*again);
+    VARVE_ASSERT(left.loadable);
+    for (const finding& f : left.findings) VARVE_ASSERT(!f.repairable);
+    for (uint32_t c = 0; c < s.layout().cluster_count; ++c)
+        VARVE_ASSERT(!found.used_clusters.test(c) || left.used_clusters.test(c));
+    VARVE_ASSERT(plan_repair(*again, left).empty());
+}
+
+}  // namespace
+}  // namespace varve::blob::check
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
+    using namespace varve::blob::check;
+    if (size == 0 || size > 400) return 0;
+    input in{{data, size}};
+    static const test_store clean(true), dirty(false);
+    test_store s = (in.byte() & 1) != 0 ? clean : dirty;
+    while (!in.left.empty()) damage(s, in);
+    check(s);
+    return 0;
+}

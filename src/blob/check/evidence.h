@@ -1,0 +1,67 @@
+// What was read of a store. Whoever reads (inspect.h, a fuzzer, the engine) fills it piece by piece and hands it to
+// examine().
+#pragma once
+
+#include <array>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "blob/format/double_write.h"
+#include "blob/format/record.h"
+
+namespace varve::blob::check {
+
+class evidence {
+  public:
+    // The super block says whether there is anything more to read: store() is null when not.
+    evidence(const format::device_shape& device, format::page_view super_page);
+
+    const format::super_block* store() const noexcept { return _super ? &*_super : nullptr; }
+    const format::geometry& layout() const noexcept { return _super->layout; }
+    const std::string& why_no_store() const noexcept { return _why_none; }
+    const format::page_bytes& super_page() const noexcept { return _super_page; }
+
+    // `bytes`: all of the mask's region.
+    void take_mask(format::mask_type type, std::span<const std::byte> bytes);
+    // Metadata page `number`; clear pages may be left out.
+    void take_page(uint32_t number, format::page_view bytes);
+    void take_unreadable(uint32_t first_page, uint32_t count, std::string_view why);
+
+    // Null: clear, or unreadable.
+    const format::page_bytes* page(uint32_t number) const noexcept;
+    const std::string* why_unreadable(uint32_t page) const noexcept;
+    const std::map<uint32_t, format::page_bytes>& pages() const noexcept { return _pages; }
+    const std::map<uint32_t, std::string>& unreadable_pages() const noexcept { return _unreadable; }
+    // Null: could not be read (why_no_mask says why), or the store has none.
+    const format::bit_mask* mask(format::mask_type type) const noexcept;
+    const std::string& why_no_mask(format::mask_type type) const noexcept;
+    std::span<const std::byte> mask_bytes(format::mask_type type) const noexcept;
+
+    // The page as it lies on the device, where page() is what it will be after the double-write area was replayed.
+    const format::page_bytes* original(uint32_t number) const noexcept;
+    // For examine(), which replays first.
+    void replace_page(uint32_t number, const format::page_bytes& bytes);
+
+  private:
+    struct mask_read {
+        std::vector<std::byte> bytes;
+        std::optional<format::bit_mask> bits;
+        std::string why_none = "it was not read";
+    };
+    const mask_read& read(format::mask_type type) const noexcept { return _masks[static_cast<std::size_t>(type)]; }
+
+    format::page_bytes _super_page;
+    std::optional<format::super_block> _super;
+    std::string _why_none;
+    std::array<mask_read, 3> _masks;
+    std::map<uint32_t, format::page_bytes> _pages;     // those that are not clear
+    std::map<uint32_t, format::page_bytes> _replaced;  // what was there
+    std::map<uint32_t, std::string> _unreadable;
+};
+
+// Bits of a mask in this store, and where it lies.
+uint32_t bits_of(format::mask_type type, const format::geometry& g) noexcept;
+format::page_range region_of(format::mask_type type, const format::geometry& g) noexcept;
+
+}  // namespace varve::blob::check

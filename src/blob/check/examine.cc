@@ -1,0 +1,199 @@
+#include "blob/check/examine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "blob/check/examiner.h"
+
+namespace varve::blob::check {
+
+using format::mask_type;
+
+examination examine(evidence& e) {
+    if (e.store() == nullptr) {
+        examination none;
+        none.findings.push_back({.what = problem::bad_super, .text = e.why_no_store()});
+        return none;
+    }
+    return examiner(e).run();
+}
+
+uint64_t examination::errors() const noexcept {
+    return static_cast<uint64_t>(
+        std::count_if(findings.begin(), findings.end(), [](auto& f) { return f.how_bad == severity::error; }));
+}
+
+const examined_blob* examination::find(format::blob_id id) const noexcept {
+    auto found = std::lower_bound(blobs.begin(), blobs.end(), id, [](auto& b, auto wanted) { return b.id() < wanted; });
+    return found == blobs.end() || found->id() != id ? nullptr : &*found;
+}
+
+std::string examined_blob::name() const {
+    const std::string* value = record.xattrs.find("name");
+    return value == nullptr ? std::string() : value->substr(0, value->find('\0'));
+}
+
+finding& examiner::report(problem what, severity how_bad, std::string text) {
+    finding& f = _out.findings.emplace_back();
+    f.what = what;
+    f.how_bad = how_bad;
+    f.text = std::move(text);
+    return f;
+}
+
+bool examiner::can_be_set_aside(const examined_blob& b) const noexcept {
+    const format::page_bytes* root = _e.page(format::root_page_of(b.id()));
+    return !b.aside() && root != nullptr && has_flags(*root);
+}
+
+// What is wrong with a blob that was set aside is known and harms nobody.
+finding& examiner::report_blob(problem what, const examined_blob& b, std::string text) {
+    finding& f = report(what, b.aside() ? severity::note : severity::error, std::move(text));
+    f.blobs.push_back(b.id());
+    f.repairable = can_be_set_aside(b);
+    return f;
+}
+
+examination examiner::run() {
+    look_at_super();
+    replay_double_write();
+    find_blobs();
+    link_parents();
+    claim();
+    report_shared();
+    look_at_volumes();
+    compare_masks();
+    _out.loadable = true;
+    return std::move(_out);
+}
+
+void examiner::look_at_super() {
+    if (_super.origin == format::super_origin::torn || _super.origin == format::super_origin::clean_flag_torn)
+        report(problem::torn_super, severity::error,
+               _super.origin == format::super_origin::torn
+                   ? "super block: a write of it was torn; its first sector is whole and counts"
+                   : "super block: a write of its clean flag was torn; everything else in it is known")
+            .repairable = true;
+    if (!_super.clean)
+        report(problem::not_unloaded, severity::note,
+               "the store was not unloaded; the next load makes its masks anew from the metadata")
+            .repairable = true;
+}
+
+// ---- double write ----
+
+bool examiner::read_slot(uint32_t slot, format::double_write_header& header,
+                         std::vector<format::page_bytes>& images) const {
+    const auto& area = _super.extension->double_write;
+    const uint32_t first = area.header_page(slot);
+    const format::page_bytes* page = _e.page(first);
+    if (page == nullptr) return false;
+    auto decoded = format::decode_double_write(*page, first, area, _super.extension->store, _g);
+    if (!decoded) return false;
+    header = std::move(*decoded);
+    images.clear();
+    for (uint32_t i = 0; i < header.images.size(); ++i) {
+        const format::page_bytes* image = _e.page(first + 1 + i);
+        images.push_back(image == nullptr ? format::page_bytes{} : *image);
+    }
+    return format::is_whole(header, images);
+}
+
+void examiner::replay_double_write() {
+    if (!_super.extension || !_super.extension->double_write.exists()) return;
+    const auto& area = _super.extension->double_write;
+    const format::bit_mask* used = _e.mask(mask_type::used_pages);
+    if (used == nullptr) return;
+    if (!used->all(area.first, area.page_count())) {
+        report(
+            problem::lost_double_write, severity::note,
+            fmt::format("pages {}-{}, where varve keeps images of pages it rewrites, are marked as free: the store was "
+                        "recovered by SPDK; the next load takes other pages",
+                        area.first, area.first + area.page_count() - 1));
+        return;
+    }
+    if (!format::double_write_trusted(_super, *used)) return;
+    struct slot {
+        uint32_t number;
+        format::double_write_header header;
+        std::vector<format::page_bytes> images;
+    };
+    std::vector<slot> slots;
+    for (uint32_t i = 0; i < area.slots; ++i) {
+        slot s{.number = i, .header = {}, .images = {}};
+        if (read_slot(i, s.header, s.images)) slots.push_back(std::move(s));
+    }
+    std::sort(slots.begin(), slots.end(), [](auto& a, auto& b) { return a.header.sequence < b.header.sequence; });
+    for (const slot& s : slots)
+        for (std::size_t i = 0; i < s.images.size(); ++i) {
+            const uint32_t target = s.header.images[i].page;
+            const format::page_bytes* now = _e.page(target);
+            const format::page_bytes in_place = now == nullptr ? format::page_bytes{} : *now;
+            if (!format::must_replay(s.header, i, s.images[i], in_place)) continue;
+            _e.replace_page(target, s.images[i]);
+            const uint32_t image_page = area.header_page(s.number) + 1 + static_cast<uint32_t>(i);
+            _out.mended.push_back({target, image_page});
+            finding& f = report(
+                problem::torn_write, severity::note,
+                fmt::format("page {}: a write of it did not end; page {} holds what it should be", target, image_page));
+            f.pages = {target};
+            f.repairable = true;
+        }
+}
+
+// ---- masks ----
+
+// Some blob is known only in part: what is marked as used and has no owner may be its.
+void examiner::keep_what_a_broken_blob_may_own(mask_type type, format::bit_mask& ours) {
+    const format::bit_mask* theirs = _e.mask(type);
+    if (theirs == nullptr) return;
+    for (std::size_t i = 0; i < ours.words().size(); ++i) ours.words()[i] |= theirs->words()[i];
+}
+
+void examiner::compare_mask(mask_type type, const format::bit_mask& ours) {
+    const format::bit_mask* theirs = _e.mask(type);
+    if (theirs == nullptr) {
+        report(problem::bad_mask, severity::error, _e.why_no_mask(type)).repairable = true;
+        return;
+    }
+    std::vector<uint32_t> missing, surplus;
+    for (uint32_t i = 0; i < ours.size(); ++i) {
+        if (ours.test(i) == theirs->test(i)) continue;
+        (ours.test(i) ? missing : surplus).push_back(i);
+    }
+    const std::string_view things = type == mask_type::used_clusters ? "clusters" : "pages";
+    auto tell = [&](problem what, const std::vector<uint32_t>& which, std::string_view words) {
+        if (which.empty()) return;
+        finding& f = report(what, severity::error,
+                            fmt::format("{}: {} {} {}", format::name_of(type), things, in_words(which), words));
+        f.repairable = true;
+        if (type == mask_type::used_clusters)
+            f.clusters = as_runs(which);
+        else
+            f.pages = which;
+    };
+    if (type == mask_type::used_blobids) {
+        tell(problem::unmarked, missing, "begin blobs, but are not marked");
+        tell(problem::leaked, surplus, "are marked as first pages of blobs, and are not");
+        return;
+    }
+    tell(problem::unmarked, missing, "are in use, but marked as free");
+    tell(problem::leaked, surplus, "are marked as used, but nobody's");
+}
+
+void examiner::compare_masks() {
+    const bool something_unknown =
+        !_e.unreadable_pages().empty() || !_bad_roots.empty() ||
+        std::any_of(_out.blobs.begin(), _out.blobs.end(), [](auto& b) { return b.broken() || b.aside(); });
+    if (something_unknown) {
+        keep_what_a_broken_blob_may_own(mask_type::used_pages, _out.used_pages);
+        keep_what_a_broken_blob_may_own(mask_type::used_clusters, _out.used_clusters);
+    }
+    if (!clean()) return;
+    compare_mask(mask_type::used_pages, _out.used_pages);
+    compare_mask(mask_type::used_clusters, _out.used_clusters);
+    compare_mask(mask_type::used_blobids, _out.used_blobids);
+}
+
+}  // namespace varve::blob::check

@@ -1,0 +1,66 @@
+// Finds everything in a store that does not fit.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "blob/check/evidence.h"
+#include "blob/check/finding.h"
+
+namespace varve::blob::check {
+
+// An extent page of a blob, as its table names it.
+struct extent_page_use {
+    uint64_t index = 0;  // in the table
+    uint32_t page = 0;
+    std::string wrong;                 // empty: all is well
+    std::vector<uint32_t> clusters;    // 0: unallocated, or outside of the store
+    std::vector<std::size_t> outside;  // entries that name clusters the store does not have
+};
+
+struct examined_blob {
+    format::blob_record record;
+    std::string wrong;  // the first thing that was; empty: all is well
+    uint32_t wrong_page = format::no_page;
+    bool chain_broken = false;  // the chain ends before its end
+    std::vector<extent_page_use> extents;
+    uint64_t allocated = 0;  // clusters
+    std::optional<format::blob_id> parent;
+    std::optional<format::blob_id> pending_with;  // the other blob of a half-made or half-removed snapshot
+
+    format::blob_id id() const noexcept { return record.id; }
+    bool broken() const noexcept { return !wrong.empty(); }
+    bool aside() const noexcept {
+        return (record.flags.invalid & format::invalid_flag::set_aside) != 0 ||
+               (record.flags.data_read_only & format::data_ro_flag::set_aside) != 0;
+    }
+    std::string name() const;  // xattr "name" up to its zero, or empty
+};
+
+struct mended_page {  // by the double-write area
+    uint32_t page;
+    uint32_t image_page;
+};
+
+struct examination {
+    std::vector<finding> findings;
+    std::vector<examined_blob> blobs;  // by id
+    std::vector<mended_page> mended;
+    // What the masks should say; of no use without a store. Clusters nobody is known to own are in it when a broken
+    // blob may own them.
+    format::bit_mask used_pages, used_clusters, used_blobids;
+    std::vector<uint32_t> stale_roots;
+    bool loadable = false;  // the next load will work; blobs with errors may be missing after it
+
+    uint64_t errors() const noexcept;
+    const examined_blob* find(format::blob_id id) const noexcept;
+};
+
+// Whether the first page of a blob has a flags descriptor: without one the blob cannot be set aside.
+bool has_flags(const format::page_bytes& root) noexcept;
+
+// Replays the double-write area in the evidence first, when that is due.
+examination examine(evidence& e);
+
+}  // namespace varve::blob::check

@@ -1,0 +1,68 @@
+// examine() at work: the steps share what they have found out. Private to this folder.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "blob/check/examine.h"
+
+namespace varve::blob::check {
+
+class examiner {
+  public:
+    explicit examiner(evidence& e) : _e(e), _super(*e.store()), _g(e.layout()) {}
+    examination run();
+
+  private:
+    finding& report(problem what, severity how_bad, std::string text);
+    bool can_be_set_aside(const examined_blob& b) const noexcept;
+    finding& report_blob(problem what, const examined_blob& b, std::string text);
+
+    // examine.cc: what is not about one blob
+    void look_at_super();
+    void replay_double_write();
+    bool read_slot(uint32_t slot, format::double_write_header& header, std::vector<format::page_bytes>& images) const;
+    bool clean() const noexcept { return _super.masks_are_true(); }
+    void compare_masks();
+    void compare_mask(format::mask_type type, const format::bit_mask& ours);
+    void keep_what_a_broken_blob_may_own(format::mask_type type, format::bit_mask& ours);
+
+    // blobs.cc: blob after blob
+    void find_blobs();
+    void find_bad_roots(const format::bit_mask* ids);
+    void report_bad_root(uint32_t number, std::string_view what);
+    void report_stale_root(uint32_t number);
+    void read_blob(uint32_t root);
+    void read_chain(examined_blob& b);
+    void read_extents(examined_blob& b);
+    void read_extent_page(examined_blob& b, extent_page_use& use);
+    void break_blob(examined_blob& b, std::string why, uint32_t page);
+    void look_at_flags(examined_blob& b);
+
+    // owners.cc: blobs against each other
+    void link_parents();
+    void find_half_made(examined_blob& b, std::string_view mark);
+    void claim();
+    void claim_page(const examined_blob& b, uint32_t page);
+    void claim_cluster(const examined_blob& b, uint32_t cluster);
+    bool may_share(const examined_blob& a, const examined_blob& b) const noexcept;
+    void report_shared();
+
+    // volumes.cc: what makes a blob a logical volume
+    void look_at_volumes();
+    void look_at_name(const examined_blob& b, std::map<std::string, format::blob_id>& names);
+    void look_at_uuid(const examined_blob& b, std::map<std::string, format::blob_id>& uuids);
+
+    evidence& _e;
+    const format::super_block& _super;
+    const format::geometry& _g;
+    examination _out;
+    std::vector<uint32_t> _bad_roots;
+    std::vector<uint32_t> _page_owner, _cluster_owner;    // index in _out.blobs, plus one
+    using pair_of_blobs = std::pair<uint32_t, uint32_t>;  // indexes in _out.blobs, the smaller first
+    std::map<pair_of_blobs, std::vector<uint32_t>> _shared_pages, _shared_clusters;
+};
+
+}  // namespace varve::blob::check

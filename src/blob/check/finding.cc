@@ -1,0 +1,88 @@
+#include "blob/check/finding.h"
+
+#include <fmt/format.h>
+
+#include <iterator>
+
+namespace varve::blob::check {
+
+std::string_view name_of(problem p) noexcept {
+    switch (p) {
+        case problem::bad_super:
+            return "bad_super";
+        case problem::torn_super:
+            return "torn_super";
+        case problem::not_unloaded:
+            return "not_unloaded";
+        case problem::bad_mask:
+            return "bad_mask";
+        case problem::unmarked:
+            return "unmarked";
+        case problem::leaked:
+            return "leaked";
+        case problem::unreadable:
+            return "unreadable";
+        case problem::bad_page:
+            return "bad_page";
+        case problem::bad_root:
+            return "bad_root";
+        case problem::stale_root:
+            return "stale_root";
+        case problem::bad_blob:
+            return "bad_blob";
+        case problem::shared_clusters:
+            return "shared_clusters";
+        case problem::shared_page:
+            return "shared_page";
+        case problem::missing_parent:
+            return "missing_parent";
+        case problem::half_made_snapshot:
+            return "half_made_snapshot";
+        case problem::unfinished_resize:
+            return "unfinished_resize";
+        case problem::torn_write:
+            return "torn_write";
+        case problem::lost_double_write:
+            return "lost_double_write";
+        case problem::bad_volume:
+            return "bad_volume";
+        case problem::set_aside:
+            return "set_aside";
+    }
+    return "?";
+}
+
+std::vector<format::cluster_run> as_runs(std::span<const uint32_t> sorted_numbers) {
+    std::vector<format::cluster_run> out;
+    for (uint32_t n : sorted_numbers) {
+        if (!out.empty() && uint64_t{out.back().first} + out.back().count == n)
+            ++out.back().count;
+        else
+            out.push_back({n, 1});
+    }
+    return out;
+}
+
+std::string in_words(std::span<const format::cluster_run> runs) {
+    constexpr std::size_t shown = 8;
+    std::string out;
+    uint64_t left = 0;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        const auto [first, count] = runs[i];
+        if (i >= shown) {
+            left += count;
+            continue;
+        }
+        if (i > 0) out += ", ";
+        if (count == 1)
+            fmt::format_to(std::back_inserter(out), "{}", first);
+        else
+            fmt::format_to(std::back_inserter(out), "{}-{}", first, uint64_t{first} + count - 1);
+    }
+    if (left > 0) fmt::format_to(std::back_inserter(out), " and {} more", left);
+    return out;
+}
+
+std::string in_words(std::span<const uint32_t> sorted_numbers) { return in_words(as_runs(sorted_numbers)); }
+
+}  // namespace varve::blob::check

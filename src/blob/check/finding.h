@@ -1,0 +1,53 @@
+// Inconsistencies of a store, as data and in words.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "blob/format/record.h"
+
+namespace varve::blob::check {
+
+enum class problem : uint8_t {
+    bad_super,           // not a store, or one whose numbers contradict each other: nothing else can be said
+    torn_super,          // what it says is known all the same
+    not_unloaded,        // died in use: the masks are to be rebuilt
+    bad_mask,            // a mask that cannot be read, in a store that was unloaded
+    unmarked,            // used, but a mask has it as free: the next allocation would give it to another
+    leaked,              // marked as used, but nobody's
+    unreadable,          // the device failed to read it
+    bad_page,            // a page of a chain, or an extent page, that is not what it should be
+    bad_root,            // marked as the first page of a blob, which it is not
+    stale_root,          // first page of a blob that a mask says was deleted
+    bad_blob,            // understood, but contradicts itself
+    shared_clusters,     // claimed by two blobs
+    shared_page,         // claimed by two blobs
+    missing_parent,      // the snapshot it reads from is not there, or it reads from itself
+    half_made_snapshot,  // a crash while a snapshot was made or removed; the next load ends it
+    unfinished_resize,   // of SPDK's: an extent page does not fit the size
+    torn_write,          // in the double-write area is what a torn page should be
+    lost_double_write,   // the area's pages are marked as free: SPDK recovered the store since
+    bad_volume,          // name or uuid of a logical volume, or of the store
+    set_aside,           // by an earlier repair
+};
+std::string_view name_of(problem p) noexcept;  // "shared_clusters"
+
+enum class severity : uint8_t { note, error };
+
+struct finding {
+    problem what = problem::bad_super;
+    severity how_bad = severity::error;
+    bool repairable = false;  // plan_repair() does something about it
+    std::vector<format::blob_id> blobs;
+    std::vector<uint32_t> pages;
+    std::vector<format::cluster_run> clusters;
+    std::string text;
+};
+
+// "1, 3-5, 9 and 312 more"
+std::string in_words(std::span<const uint32_t> sorted_numbers);
+std::string in_words(std::span<const format::cluster_run> runs);
+std::vector<format::cluster_run> as_runs(std::span<const uint32_t> sorted_numbers);
+
+}  // namespace varve::blob::check

@@ -1,0 +1,84 @@
+#include "blob/check/inspect.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+namespace varve::blob::check {
+
+namespace {
+
+constexpr std::size_t piece_bytes = 1024 * 1024;
+constexpr std::size_t pieces_at_once = 16;
+
+// Of one page that was read: its metadata page, or what is left of it.
+void take_pages(evidence& e, storage& from, piece& p, uint32_t first, uint32_t count) {
+    const std::size_t stride = e.layout().md_page_size;
+    if (p.failed.empty()) {
+        for (uint32_t i = 0; i < count; ++i)
+            e.take_page(first + i, p.bytes.subspan(i * stride).first<format::page_size>());
+        return;
+    }
+    if (count == 1) return e.take_unreadable(first, 1, p.failed);
+    for (uint32_t i = 0; i < count; ++i) {  // which of them?
+        piece one{.offset = p.offset + i * stride, .bytes = p.bytes.subspan(i * stride, stride), .failed = {}};
+        from.read(std::span(&one, 1));
+        take_pages(e, from, one, first + i, 1);
+    }
+}
+
+void read_metadata(evidence& e, storage& from) {
+    const auto& g = e.layout();
+    const uint32_t per_piece = std::max<uint32_t>(1, piece_bytes / g.md_page_size);
+    std::vector<std::byte> memory(std::size_t{per_piece} * g.md_page_size * pieces_at_once);
+    std::vector<piece> pieces;
+    for (uint64_t at = 0; at < g.md.count;) {
+        const uint64_t begin = at;
+        pieces.clear();
+        for (std::size_t i = 0; i < pieces_at_once && at < g.md.count; ++i) {
+            const auto count = static_cast<uint32_t>(std::min<uint64_t>(per_piece, g.md.count - at));
+            const auto room =
+                std::span(memory).subspan(i * per_piece * g.md_page_size, std::size_t{count} * g.md_page_size);
+            pieces.push_back({.offset = g.offset_of_md_page(static_cast<uint32_t>(at)), .bytes = room, .failed = {}});
+            at += count;
+        }
+        from.read(pieces);
+        uint64_t page = begin;
+        for (piece& p : pieces) {
+            const auto count = static_cast<uint32_t>(p.bytes.size() / g.md_page_size);
+            take_pages(e, from, p, static_cast<uint32_t>(page), count);
+            page += count;
+        }
+    }
+}
+
+void read_mask(evidence& e, storage& from, format::mask_type type) {
+    const auto region = region_of(type, e.layout());
+    if (region.count == 0) return;
+    std::vector<std::byte> memory(e.layout().bytes_of(region));
+    piece p{.offset = e.layout().offset_of(region), .bytes = memory, .failed = {}};
+    from.read(std::span(&p, 1));
+    if (p.failed.empty()) e.take_mask(type, memory);
+}
+
+}  // namespace
+
+result<evidence> inspect(storage& from) {
+    const auto shape = from.shape();
+    if (shape.size.value < format::page_size)
+        return format::damaged(fmt::format("{} bytes are too few for a blobstore", shape.size.value));
+    format::page_bytes super;
+    piece first{.offset = 0, .bytes = super, .failed = {}};
+    from.read(std::span(&first, 1));
+    if (!first.failed.empty()) return fail(error(errc::io, fmt::format("super block: {}", first.failed)));
+    evidence out(shape, super);
+    if (out.store() == nullptr) return out;
+    for (auto type : {format::mask_type::used_pages, format::mask_type::used_clusters, format::mask_type::used_blobids})
+        read_mask(out, from, type);
+    read_metadata(out, from);
+    return out;
+}
+
+}  // namespace varve::blob::check

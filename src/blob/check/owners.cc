@@ -1,0 +1,157 @@
+// Blobs against each other: parents, and who owns which page and cluster.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "blob/check/examiner.h"
+
+namespace varve::blob::check {
+
+void examiner::link_parents() {
+    for (examined_blob& b : _out.blobs) {
+        for (std::string_view mark : {format::xattr_in_progress, format::xattr_pending_removal})
+            find_half_made(b, mark);
+        auto parent = b.record.id_in(format::xattr_parent);
+        if (!parent) {
+            break_blob(b, parent.error().message(), format::no_page);
+            report_blob(problem::bad_blob, b, b.wrong);
+            continue;
+        }
+        if (*parent && b.record.thin()) b.parent = **parent;
+    }
+    for (examined_blob& b : _out.blobs) {
+        if (!b.parent) continue;
+        std::size_t steps = 0;
+        const examined_blob* above = &b;
+        while (above != nullptr && above->parent && steps <= _out.blobs.size()) {
+            const auto wanted = *above->parent;
+            above = _out.find(wanted);
+            ++steps;
+            if (above != nullptr) continue;
+            report_blob(problem::missing_parent, b,
+                        fmt::format("blob {:#x}: reads from snapshot {:#x}, which is not there{}", b.id(), wanted,
+                                    steps > 1 ? " (over its parents)" : ""))
+                .repairable = false;
+        }
+        if (steps > _out.blobs.size())
+            report_blob(problem::missing_parent, b, fmt::format("blob {:#x}: its parents go in a circle", b.id()))
+                .repairable = false;
+    }
+}
+
+void examiner::find_half_made(examined_blob& b, std::string_view mark) {
+    auto other = b.record.id_in(mark);
+    if (!other) {
+        break_blob(b, other.error().message(), format::no_page);
+        report_blob(problem::bad_blob, b, b.wrong);
+        return;
+    }
+    if (!*other) return;
+    b.pending_with = **other;
+    finding& f =
+        report(problem::half_made_snapshot, severity::note,
+               fmt::format("blob {:#x}: a crash while it was {} blob {:#x}; the next load ends this", b.id(),
+                           mark == format::xattr_in_progress ? "made a snapshot of" : "being merged into", **other));
+    f.blobs = {b.id(), **other};
+}
+
+bool examiner::may_share(const examined_blob& a, const examined_blob& b) const noexcept {
+    return a.pending_with == b.id() || b.pending_with == a.id();
+}
+
+void examiner::claim_page(const examined_blob& b, uint32_t page) {
+    const uint32_t me = static_cast<uint32_t>(&b - _out.blobs.data());
+    uint32_t& owner = _page_owner[page];
+    _out.used_pages.set(page);
+    if (owner == 0)
+        owner = me + 1;
+    else if (owner - 1 == me || !may_share(_out.blobs[owner - 1], b))
+        _shared_pages[std::minmax(owner - 1, me)].push_back(page);
+}
+
+void examiner::claim_cluster(const examined_blob& b, uint32_t cluster) {
+    const uint32_t me = static_cast<uint32_t>(&b - _out.blobs.data());
+    uint32_t& owner = _cluster_owner[cluster];
+    _out.used_clusters.set(cluster);
+    if (owner == 0)
+        owner = me + 1;
+    else if (owner - 1 == me || !may_share(_out.blobs[owner - 1], b))
+        _shared_clusters[std::minmax(owner - 1, me)].push_back(cluster);
+}
+
+void examiner::claim() {
+    _out.used_pages = format::bit_mask(_g.md.count);
+    _out.used_blobids = format::bit_mask(_g.md.count);
+    _out.used_clusters = format::bit_mask(_g.cluster_count);
+    _out.used_clusters.set(0, _g.first_data_cluster);
+    for (uint32_t root : _bad_roots) {  // stay marked: what they were may be restored
+        _out.used_blobids.set(root);
+        _out.used_pages.set(root);
+    }
+    _page_owner.resize(_g.md.count);
+    _cluster_owner.resize(_g.cluster_count);
+    for (const examined_blob& b : _out.blobs) {
+        _out.used_blobids.set(format::root_page_of(b.id()));
+        for (uint32_t page : b.record.pages) claim_page(b, page);
+        for (const auto& run : b.record.runs)
+            for (uint32_t i = 0; run.first != 0 && i < run.count; ++i) claim_cluster(b, run.first + i);
+        for (const auto& use : b.extents) {
+            claim_page(b, use.page);
+            const uint32_t mine = b.record.clusters_in_extent_page(use.index);
+            for (uint32_t i = 0; i < use.clusters.size(); ++i) {
+                if (use.clusters[i] == 0) continue;
+                if (i < mine)
+                    claim_cluster(b, use.clusters[i]);
+                else
+                    _out.used_clusters.set(use.clusters[i]);  // not the blob's, but SPDK's recovery would think so
+            }
+        }
+    }
+    const auto* extension = _super.extension ? &*_super.extension : nullptr;
+    const format::bit_mask* used = _e.mask(format::mask_type::used_pages);
+    if (extension == nullptr || used == nullptr || !extension->double_write.exists()) return;
+    const auto& area = extension->double_write;
+    if (!used->all(area.first, area.page_count())) return;
+    for (uint32_t page = area.first; page < area.first + area.page_count(); ++page) {
+        _out.used_pages.set(page);
+        if (_page_owner[page] == 0) continue;
+        const examined_blob& b = _out.blobs[_page_owner[page] - 1];
+        finding& f =
+            report(problem::shared_page, severity::error,
+                   fmt::format("page {}: blob {:#x} uses it, and it is in the double-write area", page, b.id()));
+        f.blobs = {b.id()};
+        f.pages = {page};
+    }
+}
+
+void examiner::report_shared() {
+    auto tell = [&](const pair_of_blobs& pair, std::vector<uint32_t>& what, bool clusters) {
+        const examined_blob& a = _out.blobs[pair.first];
+        const examined_blob& b = _out.blobs[pair.second];
+        std::sort(what.begin(), what.end());
+        what.erase(std::unique(what.begin(), what.end()), what.end());
+        std::string hint;
+        if (a.record.stamp != 0 && b.record.stamp != 0 && a.record.stamp != b.record.stamp) {
+            const bool a_later = static_cast<int32_t>(a.record.stamp - b.record.stamp) > 0;
+            hint = fmt::format("; {:#x} was written later", (a_later ? a : b).id());
+        }
+        const bool harmless = a.aside() && b.aside();
+        finding& f = report(
+            clusters ? problem::shared_clusters : problem::shared_page, harmless ? severity::note : severity::error,
+            &a == &b
+                ? fmt::format("blob {:#x}: has {} {} twice", a.id(), clusters ? "clusters" : "pages", in_words(what))
+                : fmt::format("{} {} belong to both blob {:#x} and blob {:#x}{}", clusters ? "clusters" : "pages",
+                              in_words(what), a.id(), b.id(), hint));
+        f.repairable = !harmless && (a.aside() || can_be_set_aside(a)) && (b.aside() || can_be_set_aside(b));
+        f.blobs = {a.id()};
+        if (&a != &b) f.blobs.push_back(b.id());
+        if (clusters)
+            f.clusters = as_runs(what);
+        else
+            f.pages = what;
+    };
+    for (auto& [pair, what] : _shared_clusters) tell(pair, what, true);
+    for (auto& [pair, what] : _shared_pages) tell(pair, what, false);
+}
+
+}  // namespace varve::blob::check

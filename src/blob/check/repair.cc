@@ -1,0 +1,240 @@
+#include "blob/check/repair.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <optional>
+
+#include "blob/check/descriptors.h"
+
+namespace varve::blob::check {
+
+namespace {
+
+using format::mask_type;
+using format::md_page_wire;
+using format::page_bytes;
+
+// Metadata pages with their changes, each changed page once.
+class patcher {
+  public:
+    explicit patcher(const evidence& e) : _e(e) {}
+
+    page_bytes* open(uint32_t number, std::string_view why) {
+        auto [found, fresh] = _pages.try_emplace(number);
+        if (fresh) {
+            const page_bytes* now = _e.page(number);
+            if (now != nullptr) found->second.bytes = *now;
+        }
+        auto& reasons = found->second.why;
+        if (reasons.find(why) == std::string::npos) reasons += (reasons.empty() ? "" : "; ") + std::string(why);
+        return &found->second.bytes;
+    }
+    void clear(uint32_t number, std::string_view why) {
+        *open(number, why) = {};
+        _pages[number].cleared = true;
+    }
+
+    struct patched {
+        page_bytes bytes{};
+        std::string why;
+        bool cleared = false;
+    };
+    std::map<uint32_t, patched> take() && {
+        for (auto& [number, p] : _pages) {
+            if (p.cleared) continue;
+            const le32 crc = format::crc_of(p.bytes);
+            std::memcpy(p.bytes.data() + offsetof(md_page_wire, crc), &crc, sizeof crc);
+        }
+        return std::move(_pages);
+    }
+
+  private:
+    const evidence& _e;
+    std::map<uint32_t, patched> _pages;
+};
+
+void set_flags(page_bytes& root, uint64_t invalid, uint64_t data_read_only) {
+    for_each_descriptor(root, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
+        if (type != format::descriptor_type::flags || length != 3 * sizeof(le64)) return;
+        put(root, body, le64(get<le64>(root, body) | invalid));
+        put(root, body + sizeof(le64), le64(get<le64>(root, body + sizeof(le64)) | data_read_only));
+    });
+}
+// Appends the internal xattr that says why, if the page has room; a reason that is longer than the room is cut.
+void add_reason(page_bytes& page, std::string text) {
+    const std::size_t end = for_each_descriptor(page, [](auto, auto, auto) {});
+    const std::size_t fixed = sizeof(format::xattr_wire) + format::xattr_set_aside.size();
+    if (end + fixed + 8 > space_end) return;
+    text.resize(std::min({text.size(), space_end - end - fixed, std::size_t{400}}));
+    const format::xattr_wire w{
+        .header = {.type = static_cast<uint8_t>(format::descriptor_type::internal_xattr),
+                   .length = static_cast<uint32_t>(fixed + text.size() - sizeof(format::descriptor_header_wire))},
+        .name_length = static_cast<uint16_t>(format::xattr_set_aside.size()),
+        .value_length = static_cast<uint16_t>(text.size())};
+    put(page, end, w);
+    std::memcpy(page.data() + end + sizeof w, format::xattr_set_aside.data(), format::xattr_set_aside.size());
+    std::memcpy(page.data() + end + fixed, text.data(), text.size());
+}
+
+class planner {
+  public:
+    planner(const evidence& e, const examination& found) : _e(e), _found(found), _patches(e) {}
+
+    repair_plan run() {
+        for (const auto& m : _found.mended) _patches.open(m.page, fmt::format("mended from page {}", m.image_page));
+        for (uint32_t root : _found.stale_roots) _patches.clear(root, "first page of a blob that was deleted");
+        for (const examined_blob& b : _found.blobs)
+            if (b.broken() && !b.aside()) set_aside_damaged(b);
+        for (const finding& f : _found.findings)
+            if (f.repairable && (f.what == problem::shared_clusters || f.what == problem::shared_page))
+                set_aside_sharers(f);
+        plan_pages();
+        plan_masks();
+        plan_super();
+        return std::move(_plan);
+    }
+
+  private:
+    // Takes out what cannot be followed; what remains is what the blob is known to own.
+    void set_aside_damaged(const examined_blob& b) {
+        const uint32_t root = format::root_page_of(b.id());
+        if (b.record.pages.empty() || !has_flags(*_e.page(root))) return;  // no place for a flag
+        const std::string why = fmt::format("blob {:#x} set aside: {}", b.id(), b.wrong);
+        page_bytes& page = *_patches.open(root, why);
+        set_flags(page, format::invalid_flag::set_aside | format::invalid_flag::thin, 0);
+        for (uint32_t number : b.record.pages) take_out(number, b);
+        if (b.chain_broken) {
+            page_bytes& last = *_patches.open(b.record.pages.back(), "end of what is left of a chain");
+            put(last, offsetof(md_page_wire, next), le32(format::no_page));
+        }
+        for (const auto& use : b.extents) take_out_clusters(use);
+        add_reason(page, b.wrong);
+    }
+
+    // In a page of the chain: extents outside of the store, and extent pages that are none.
+    void take_out(uint32_t number, const examined_blob& b) {
+        const page_bytes now = *_e.page(number);
+        for_each_descriptor(now, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
+            constexpr std::size_t run_size = sizeof(format::extent_run_wire);
+            const bool table = type == format::descriptor_type::extent_table;
+            if (!table && type != format::descriptor_type::extent_rle) return;
+            for (std::size_t at = body + (table ? sizeof(le64) : 0); at + run_size <= body + length; at += run_size) {
+                const auto run = get<format::extent_run_wire>(now, at);
+                if (run.cluster == 0 || (table ? good_extent_page(run.cluster, b) : good_run(run))) continue;
+                put(*_patches.open(
+                        number, fmt::format("{} {} taken out", table ? "extent page" : "cluster", run.cluster.get())),
+                    at, le32(0));
+            }
+        });
+    }
+    bool good_run(const format::extent_run_wire& run) const {
+        const auto& g = _e.layout();
+        return g.has_data_cluster(run.cluster) && range_inside(run.cluster, run.count, g.cluster_count);
+    }
+    static bool good_extent_page(uint32_t page, const examined_blob& b) {
+        return std::any_of(b.extents.begin(), b.extents.end(), [page](auto& use) {
+            return use.page == page && (use.wrong.empty() || !use.clusters.empty());
+        });
+    }
+    void take_out_clusters(const extent_page_use& use) {
+        for (std::size_t i : use.outside)
+            put(*_patches.open(use.page, "clusters outside of the store taken out"),
+                space_begin + sizeof(format::extent_page_wire) + i * sizeof(le32), le32(0));
+    }
+
+    void set_aside_sharers(const finding& f) {
+        for (format::blob_id id : f.blobs) {
+            const uint32_t root = format::root_page_of(id);
+            const examined_blob* b = _found.find(id);
+            if (b == nullptr || b->aside() || b->record.pages.empty() || !has_flags(*_e.page(root))) continue;
+            page_bytes& page = *_patches.open(root, fmt::format("blob {:#x} set aside: {}", id, f.text));
+            const bool reason_given = (first_flags(page).second & format::data_ro_flag::set_aside) != 0;
+            set_flags(page, 0, format::data_ro_flag::set_aside);
+            if (!reason_given && !b->broken()) add_reason(page, f.text);
+        }
+    }
+    static std::pair<uint64_t, uint64_t> first_flags(const page_bytes& root) {
+        std::pair<uint64_t, uint64_t> out{0, 0};
+        for_each_descriptor(root, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
+            if (type == format::descriptor_type::flags && length == 3 * sizeof(le64))
+                out = {get<le64>(root, body), get<le64>(root, body + sizeof(le64))};
+        });
+        return out;
+    }
+
+    void plan_pages() {
+        for (auto& [number, p] : std::move(_patches).take()) {
+            const page_bytes* before = _e.original(number);
+            add(_e.layout().offset_of_md_page(number), before == nullptr ? page_bytes{} : *before, p.bytes,
+                fmt::format("page {}: {}", number, p.why));
+        }
+    }
+
+    void plan_masks() {
+        const std::pair<mask_type, const format::bit_mask*> masks[] = {
+            {mask_type::used_pages, &_found.used_pages},
+            {mask_type::used_clusters, &_found.used_clusters},
+            {mask_type::used_blobids, &_found.used_blobids}};
+        for (const auto& [type, bits] : masks) {
+            const auto before = _e.mask_bytes(type);
+            if (before.empty()) continue;
+            std::vector<std::byte> after(before.size());
+            format::encode_mask(*bits, type, after);
+            add(_e.layout().offset_of(region_of(type, _e.layout())), before, after, std::string(format::name_of(type)));
+        }
+    }
+
+    void plan_super() {
+        format::super_block s = *_e.store();
+        const bool damaged =
+            s.origin == format::super_origin::torn || s.origin == format::super_origin::clean_flag_torn;
+        const bool can_be_clean = s.layout.blobid_mask.count != 0;
+        if (!damaged && (s.clean || !can_be_clean) && _plan.empty()) return;
+        s.clean = can_be_clean;
+        if (s.extension) {
+            ++s.extension->sequence;
+            s.extension->next_stamp = stamp_after_all();
+            const auto& area = s.extension->double_write;
+            if (area.exists() && !_found.used_pages.all(area.first, area.page_count())) s.extension->double_write = {};
+        }
+        add(0, _e.super_page(), format::encode_super(s), damaged ? "super block: made whole" : "super block: unloaded");
+    }
+    // One more than the latest in use, as serial numbers; 0 is none.
+    uint32_t stamp_after_all() const {
+        uint32_t latest = _e.store()->extension->next_stamp;
+        for (const auto& [number, bytes] : _e.pages()) {
+            const uint32_t stamp = format::header_of(bytes).stamp;
+            const auto content = format::look_at(bytes, number).content;
+            if (content != format::page_content::root && content != format::page_content::continuation &&
+                content != format::page_content::extents)
+                continue;
+            if (stamp != 0 && (latest == 0 || static_cast<int32_t>(stamp - latest) >= 0)) latest = stamp + 1;
+        }
+        return latest == 0 ? 1 : latest;
+    }
+
+    void add(uint64_t offset, std::span<const std::byte> before, std::span<const std::byte> after, std::string why) {
+        if (std::equal(before.begin(), before.end(), after.begin(), after.end())) return;
+        _plan.changes.push_back({.offset = offset,
+                                 .before = {before.begin(), before.end()},
+                                 .after = {after.begin(), after.end()},
+                                 .why = std::move(why)});
+    }
+
+    const evidence& _e;
+    const examination& _found;
+    patcher _patches;
+    repair_plan _plan;
+};
+
+}  // namespace
+
+repair_plan plan_repair(const evidence& e, const examination& found) {
+    if (e.store() == nullptr) return {};
+    return planner(e, found).run();
+}
+
+}  // namespace varve::blob::check

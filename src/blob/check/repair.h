@@ -1,0 +1,34 @@
+// What to change in a store so that it is consistent: bytes, with the bytes they replace. Planning writes nothing.
+//
+// The rules:
+// - Data clusters are never written. A blob keeps every cluster and page it is known to own.
+// - A blob that is damaged, or contradicts itself, is set aside: it is not opened any more (invalid flag), and what
+// SPDK's
+//   recovery would fail on is taken out of its chain. Blobs that claim the same clusters are set aside both, to be read
+//   only. Why is kept in an internal xattr where there is room.
+// - Masks are made anew from what blobs own; the store is marked as unloaded.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "blob/check/examine.h"
+
+namespace varve::blob::check {
+
+struct change {
+    uint64_t offset = 0;  // on the device
+    std::vector<std::byte> before;
+    std::vector<std::byte> after;
+    std::string why;
+};
+
+struct repair_plan {
+    std::vector<change> changes;  // in the order in which they are to be written; flush between them and after
+    bool empty() const noexcept { return changes.empty(); }
+};
+
+// Empty when there is nothing to repair. A store that was not unloaded is brought in order, too.
+repair_plan plan_repair(const evidence& e, const examination& found);
+
+}  // namespace varve::blob::check
