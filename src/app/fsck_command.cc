@@ -1,0 +1,156 @@
+// varve fsck: finds what is wrong with a blobstore on a file or device, and repairs it. Exit statuses as e2fsck's.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "app/commands.h"
+#include "app/store_file.h"
+#include "blob/check/journal.h"
+#include "blob/check/report.h"
+#include "json/write.h"
+
+namespace varve::app {
+
+namespace {
+
+namespace check = blob::check;
+
+enum fsck_status : int {
+    fsck_clean = 0,
+    fsck_repaired = 1,
+    fsck_errors_left = 4,
+    fsck_failed = 8,
+    fsck_usage = 16,
+};
+
+struct fsck_options {
+    std::string device, journal, undo;
+    bool repair = false, dry_run = false, json = false, verbose = false;
+};
+
+int complain(const error& e) {
+    fmt::print(stderr, "varve fsck: {}\n", e.message());
+    return fsck_failed;
+}
+
+void print(const fsck_options& how, const check::evidence& e, const check::examination& found,
+           const check::repair_plan& plan) {
+    if (how.json)
+        fmt::print("{}\n", json::write(check::as_json(e, found, plan), 2));
+    else
+        fmt::print("{}", check::in_words(e, found, plan, how.verbose));
+}
+
+std::string free_journal_name(const std::string& device) {
+    const std::string base = std::filesystem::path(device).filename().string() + ".fsck-journal";
+    std::string name = base;
+    for (int n = 1; std::filesystem::exists(name); ++n) name = fmt::format("{}.{}", base, n);
+    return name;
+}
+
+int say_end(const fsck_options& how, uint64_t errors_left, bool changed, const std::string& journal) {
+    std::FILE* to = how.json ? stderr : stdout;
+    if (changed) fmt::print(to, "repaired; what was there before is in {}\n", journal);
+    if (errors_left > 0)
+        fmt::print(to, "{} error{} {}\n", errors_left, errors_left == 1 ? "" : "s", changed ? "left" : "found");
+    else if (!changed)
+        fmt::print(to, "clean\n");
+    return errors_left > 0 ? fsck_errors_left : changed ? fsck_repaired : fsck_clean;
+}
+
+int run_check(const fsck_options& how) {
+    const bool write = how.repair && !how.dry_run;
+    auto file = store_file::open(how.device, write);
+    if (!file) return complain(file.error());
+    auto read = check::inspect(**file);
+    if (!read) return complain(read.error());
+    auto found = check::examine(*read);
+    const auto plan = how.repair || how.dry_run ? check::plan_repair(*read, found) : check::repair_plan{};
+    print(how, *read, found, plan);
+    if (!write || plan.empty()) return say_end(how, found.errors(), false, {});
+    const std::string journal = how.journal.empty() ? free_journal_name(how.device) : how.journal;
+    if (auto kept = write_new_file(journal, check::encode_journal(plan)); !kept) return complain(kept.error());
+    if (auto done = (*file)->apply(plan); !done) return complain(done.error());
+    auto again = check::inspect(**file);
+    if (!again) return complain(again.error());
+    const auto left = check::examine(*again);
+    for (const auto& f : left.findings)
+        if (f.how_bad == check::severity::error) fmt::print(how.json ? stderr : stdout, "left: {}\n", f.text);
+    return say_end(how, left.errors(), true, journal);
+}
+
+int run_undo(const fsck_options& how) {
+    std::ifstream in(how.undo, std::ios::binary);
+    const std::string text((std::istreambuf_iterator<char>(in)), {});
+    if (!in) return complain(error(errc::io, fmt::format("{}: cannot be read", how.undo)));
+    auto plan = check::decode_journal(text);
+    if (!plan) return complain(std::move(plan).error().in(how.undo));
+    std::reverse(plan->changes.begin(), plan->changes.end());
+    for (auto& c : plan->changes) std::swap(c.before, c.after);
+    auto file = store_file::open(how.device, true);
+    if (!file) return complain(file.error());
+    if (auto done = (*file)->apply(*plan); !done) return complain(done.error());
+    fmt::print("{} changes taken back\n", plan->changes.size());
+    return fsck_repaired;
+}
+
+}  // namespace
+
+int fsck_command(const arguments& args) {
+    fsck_options how;
+    CLI::App app{
+        "Check a blobstore (logical volume store) on a file or block device that is not in use.\n\n"
+        "Exit status: 0 no errors; 1 repaired; 4 errors left; 8 it could not be done; 16 wrong usage.\n"
+        "A repair never writes to data clusters and keeps every byte it replaces in a journal.",
+        "varve fsck"};
+    app.add_option("DEVICE", how.device, "the file or block device")->required();
+    app.add_flag("--repair", how.repair, "change what can be repaired; what is ambiguous is set aside");
+    app.add_flag("--dry-run", how.dry_run, "say what --repair would change, and change nothing");
+    app.add_option("--journal", how.journal, "where to keep what is replaced (default: ./NAME.fsck-journal)");
+    app.add_option("--undo", how.undo, "take back the repair of which this is the journal")->excludes("--repair");
+    app.add_flag("--json", how.json, "the findings as JSON");
+    app.add_flag("-v,--verbose", how.verbose, "notes, too");
+    try {
+        app.parse(std::vector<std::string>(args.rbegin(), args.rend() - 1));
+    } catch (const CLI::ParseError& e) {
+        return app.exit(e) == 0 ? fsck_clean : fsck_usage;
+    }
+    return how.undo.empty() ? run_check(how) : run_undo(how);
+}
+
+int blob_command(const arguments& args) {
+    std::string device;
+    bool as_json = false;
+    CLI::App app{"Look into blobstores", "varve blob"};
+    auto* dump = app.add_subcommand("dump", "print every blob of a store: flags, clusters, pages, xattrs");
+    dump->add_option("DEVICE", device, "the file or block device")->required();
+    dump->add_flag("--json", as_json, "as JSON");
+    app.require_subcommand(1);
+    try {
+        app.parse(std::vector<std::string>(args.rbegin(), args.rend() - 1));
+    } catch (const CLI::ParseError& e) {
+        return app.exit(e) == 0 ? exit_ok : exit_usage;
+    }
+    auto file = store_file::open(device, false);
+    if (!file) {
+        fmt::print(stderr, "varve blob: {}\n", file.error().message());
+        return exit_failed;
+    }
+    auto read = check::inspect(**file);
+    if (!read || read->store() == nullptr) {
+        fmt::print(stderr, "varve blob: {}: {}\n", device, read ? read->why_no_store() : read.error().message());
+        return exit_failed;
+    }
+    const auto found = check::examine(*read);
+    if (as_json)
+        fmt::print("{}\n", json::write(check::dump_as_json(*read, found), 2));
+    else
+        fmt::print("{}", check::dump_in_words(*read, found));
+    return exit_ok;
+}
+
+}  // namespace varve::app

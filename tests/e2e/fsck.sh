@@ -1,0 +1,104 @@
+#!/bin/bash
+# varve fsck and varve blob dump on images made from the format's document (tests/blobstore_image.py): each damage is
+# found, repaired or left with the right exit status, no byte of a volume changes, and a repair can be taken back.
+. "$(dirname "$0")/../lib.sh"
+
+make_image="$tests/blobstore_image.py"
+image=$work/store.img
+cd "$work"
+
+# fsck STATUS [OPTIONS]: runs it on the image, output in $work/out
+fsck() {
+    local wanted=$1 status=0
+    shift
+    "$VARVE" fsck "$@" "$image" > "$work/out" 2>&1 || status=$?
+    [ $status = "$wanted" ] || { cat "$work/out" >&2; fail "varve fsck $*: status $status, not $wanted"; }
+}
+# The clusters of the volumes; metadata of this image is in the first.
+data_sum() { tail -c +$((1024 * 1024 + 1)) "$image" | sha256sum; }
+
+"$make_image" "$image"
+fsck 0
+fsck 0 --repair
+"$VARVE" blob dump --json "$image" > dump.json
+python3 - dump.json << 'EOF'
+import json, sys
+dump = json.load(open(sys.argv[1]))
+blobs = {b["name"]: b for b in dump["blobs"]}
+assert set(blobs) == {"lvs0", "thick", "thin", "snap1", "snap2", "snap3", "deep", "old"}, blobs.keys()
+assert dump["store"]["super_blob"] == blobs["lvs0"]["id"]
+assert blobs["thin"]["clusters"] == 1500 and blobs["thin"]["allocated"] == 3
+assert blobs["deep"]["parent"] == blobs["snap3"]["id"] and blobs["snap3"]["parent"] == blobs["snap2"]["id"]
+assert blobs["snap1"]["access"] == "read_only" and blobs["old"]["pages"] == [14, 15]
+# The map of each volume leads to the clusters that say so.
+image = open("store.img", "rb")
+for b in blobs.values():
+    at = 0
+    for run in b["map"]:
+        for i in range(run["count"] if run["first"] else 0):
+            image.seek((run["first"] + i) * dump["store"]["cluster_size"])
+            want = f"{b['name']}:{at + i}".encode()
+            assert image.read(len(want)) == want, (b["name"], at + i)
+        at += run["count"]
+    assert at == b["clusters"]
+EOF
+
+# damage, status of check, status of repair, kind of finding
+while read -r damage check repair kind; do
+    "$make_image" "$image" --damage "$damage"
+    before=$(data_sum)
+    whole=$(sha256sum < "$image")
+    fsck "$check" --json
+    grep -q "\"kind\": \"$kind\"" out || { cat out >&2; fail "$damage: no $kind was found"; }
+    fsck "$check" --repair --dry-run
+    [ "$whole" = "$(sha256sum < "$image")" ] || fail "$damage: --dry-run changed the image"
+    rm -f journal
+    fsck "$repair" --repair --journal journal
+    [ "$before" = "$(data_sum)" ] || fail "$damage: the repair changed data"
+    left=$repair
+    [ "$repair" != 1 ] || left=0
+    fsck "$left"
+    fsck "$left" --repair --journal journal2
+    [ ! -e journal2 ] || fail "$damage: a second repair found something to change"
+    if [ -e journal ]; then
+        fsck 1 --undo journal
+        [ "$whole" = "$(sha256sum < "$image")" ] || fail "$damage: --undo did not bring back what was there"
+    fi
+done << 'EOF'
+bad-chain-page 4 1 bad_page
+bad-extent-page 4 1 bad_page
+bad-mask 4 1 bad_mask
+bad-root 4 4 bad_root
+bad-super 4 4 bad_super
+chain-of-another 4 1 bad_page
+cluster-outside 4 1 bad_page
+endless-chain 4 1 bad_page
+leaked-cluster 4 1 leaked
+leaked-page 4 1 leaked
+missing-parent 4 4 missing_parent
+no-name 4 4 bad_volume
+same-names 4 4 bad_volume
+shared-cluster 4 1 shared_clusters
+snapshot-in-progress 0 0 half_made_snapshot
+stale-chain-page 4 1 bad_page
+torn-super 4 1 torn_super
+unknown-descriptor 0 0 bad_blob
+unmarked-cluster 4 1 unmarked
+EOF
+
+# Other shapes: not unloaded, larger metadata pages, small clusters.
+for shape in "--dirty" "--md-page 16384" "--cluster 65536 --size 8388608" "--damage version-1"; do
+    # shellcheck disable=SC2086
+    "$make_image" "$image" $shape
+    fsck 0
+done
+"$make_image" "$image" --dirty
+rm -f journal
+fsck 1 --repair --journal journal
+grep -q "super block: unloaded" out
+
+fsck 16 --no-such-option
+image=$work/nothing
+fsck 8
+: > "$image"
+fsck 8
