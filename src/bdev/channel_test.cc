@@ -451,6 +451,73 @@ BDEV_TEST(who_joins_late_is_told_what_holds) {
     }
 }
 
+BDEV_TEST(who_joins_during_a_reset_waits_for_its_end) {
+    ram_device* d = co_await s.add({.num_blocks = 64});
+    event over;
+    d->reset_ends = &over;
+    descriptor opened = co_await s.open(*d);
+    gate tasks;
+    tasks.spawn(device_state::of_device(*d).reset(), thread::unexpected);
+    while (d->resets == 0) co_await yield();
+    channel_ref c = opened.channel();
+    std::vector<std::byte> memory(512);
+    pending r(op::write, 0, 1);
+    r.data(memory).go(*c);
+    for (int i = 0; i < 20; ++i) co_await yield();
+    EXPECT_FALSE(r.done);
+    over.set();
+    co_await r.over.wait();
+    EXPECT_EQ(r.status, status::ok);
+    co_await tasks.close();
+}
+
+BDEV_TEST(who_joins_during_a_removal_is_refused) {
+    ram_device* d = co_await s.add({.num_blocks = 64});
+    event told;
+    descriptor opened = co_await s.devices.open("ram", open_mode::read_write, [&](device_event) { told.set(); });
+    gate tasks;
+    tasks.spawn(s.devices.remove("ram"), thread::unexpected);
+    co_await told.wait();
+    {
+        channel_ref c = opened.channel();
+        std::vector<std::byte> memory(512);
+        pending r(op::write, 0, 1);
+        r.data(memory).go(*c);
+        co_await r.over.wait();
+        EXPECT_EQ(r.status, status::no_device);
+    }
+    EXPECT_EQ(d->blocks[0], std::byte{0});
+    opened.close();
+    co_await tasks.close();
+}
+
+// It asks for its lock while the device is quiet, and starts again when the gate opens: whoever asked for quiet gets
+// it.
+BDEV_TEST(an_emulated_compare_and_write_stays_out_of_a_frozen_device) {
+    ram_device* d = co_await s.add({.num_blocks = 64});
+    descriptor opened = co_await s.open(*d);
+    channel_ref c = opened.channel();
+    for (int i = 0; i < 5; ++i) co_await yield();
+    device_state& state = device_state::of_device(*d);
+    uint64_t lock = co_await state.lock({0, 7});
+    std::vector<std::byte> memory(1024, std::byte{0});
+    std::ranges::fill(std::span(memory).subspan(512), std::byte{7});
+    pending r(op::compare_and_write, 0, 1);
+    r.data(memory).go(*c);
+    for (int i = 0; i < 20; ++i) co_await yield();
+    EXPECT_FALSE(r.done) << "its range is locked";
+    {
+        registry::frozen quiet = co_await s.devices.freeze(*d);
+        state.unlock(lock);
+        for (int i = 0; i < 20; ++i) co_await yield();
+        EXPECT_FALSE(r.done) << "frozen";
+        EXPECT_EQ(d->blocks[0], std::byte{0});
+    }
+    co_await r.over.wait();
+    EXPECT_EQ(r.status, status::ok);
+    EXPECT_EQ(d->blocks[0], std::byte{7});
+}
+
 BDEV_TEST(fails_what_waits_when_the_device_goes) {
     ram_device* d = co_await s.add({.num_blocks = 64}, {.keep = true});
     bool destructed = false;

@@ -66,7 +66,7 @@ class ram_device final : public device {
     std::unique_ptr<channel> open_channel() override { return std::make_unique<ram_channel>(*this); }
     task<> reset() override {
         ++resets;
-        co_return;
+        if (reset_ends != nullptr) co_await reset_ends->wait();
     }
     task<> destruct() override {
         if (destructed != nullptr) *destructed = true;
@@ -78,6 +78,7 @@ class ram_device final : public device {
     // Held while blocks are touched: several threads may use the same ones, as with a disk.
     std::atomic_flag busy;
     unsigned resets = 0;
+    event* reset_ends = nullptr;  // what a reset waits for
     bool* destructed = nullptr;
 };
 
