@@ -85,6 +85,9 @@ class alignas(64) io : public work {  // `work` queues it: complete_later, held 
     void* metadata = nullptr;  // separate metadata buffer, when the device has it
 
     static constexpr uint8_t fua = 1;
+    // A read into memory that may stay as it is where the device has nothing to put there: its issuer's own, or all
+    // zeroes. Without it such a device clears the memory, which may hold what is not the reader's.
+    static constexpr uint8_t leave_memory = 2;
 
     void push(void (*finished)(io&, void*) noexcept, void* context) noexcept {
         VARVE_ASSERT(depth < max_frames);

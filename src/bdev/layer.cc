@@ -29,6 +29,7 @@ properties layered_on(const device& base, std::string name, std::string product,
     p.preferred_write_alignment = p.preferred_write_granularity = p.optimal_write_size = 0;
     p.preferred_unmap_alignment = p.preferred_unmap_granularity = 0;
     p.passes_on = true;
+    p.leaves_memory = false;  // a layer that does nothing with data says so itself
     p.frames = static_cast<uint8_t>(p.frames + 1 + frames);
     return p;
 }

@@ -36,6 +36,8 @@ struct properties {
     bool is_volatile = false;  // the contents end with the process
     bool read_only = false;
     bool can_abort = false;  // single requests can be recalled
+    // No layer down to the medium touches the memory of a read marked io::leave_memory.
+    bool leaves_memory = false;
 
     // Whatever the device below does, it does there: nothing is split, bounced or emulated here.
     bool passes_on = false;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+
 #include "bdev/batch.h"
 
 namespace varve::modules {
@@ -49,9 +51,14 @@ class null_channel final : public batching_channel {
     void run_batch(work* first) noexcept override {
         for (io* r = static_cast<io*>(first); r != nullptr;) {
             io* next = after(*r);
+            if (r->operation == op::read && (r->flags & io::leave_memory) == 0) clear(*r);
             complete(*r, status::ok);
             r = next;
         }
+    }
+    // What the reader's memory held before may be anybody's.
+    [[gnu::noinline]] static void clear(const io& r) noexcept {
+        for (const iovec *v = r.iov, *end = v + r.iov_count; v != end; ++v) std::memset(v->iov_base, 0, v->iov_len);
     }
 };
 
@@ -68,6 +75,7 @@ properties properties_of(const create_params& p) {
     out.offered = op_bit(op::read) | op_bit(op::write) | op_bit(op::write_zeroes);
     out.is_volatile = true;
     out.can_abort = true;
+    out.leaves_memory = true;
     out.preferred_write_granularity = p.preferred_write_granularity;
     out.preferred_write_alignment = p.preferred_write_alignment;
     out.optimal_write_size = p.optimal_write_size;

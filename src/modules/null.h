@@ -1,5 +1,5 @@
-// A bdev that completes every request and keeps nothing: for measuring the layers above it. Reads leave memory as it
-// is.
+// A bdev that completes every request and keeps nothing: for measuring the layers above it. Reads give zeroes, or
+// leave memory as it is when it is the reader's own (io::leave_memory).
 #pragma once
 
 #include <memory>

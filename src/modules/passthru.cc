@@ -50,6 +50,7 @@ class passthru_module final : public layer_module<create_params> {
         to.add(rpc::make_method("bdev_passthru_delete", "Delete a passthru bdev", delete_it).bind(*this));
     }
     std::unique_ptr<device> make(const create_params&, properties props, base_link base) override {
+        props.leaves_memory = base->props().leaves_memory;
         return std::make_unique<passthru_device>(std::move(props), devices(), std::move(base));
     }
 };

@@ -31,6 +31,17 @@ PASSTHRU_TEST(hands_everything_on) {
     EXPECT_EQ(co_await s.code("bdev_passthru_delete", R"({"name": "disk"})"), -19);
 }
 
+// Who reads it has to know whether the device below leaves memory as it is.
+PASSTHRU_TEST(says_what_its_base_says) {
+    for (bool leaves : {false, true}) {
+        std::string base = leaves ? "leaves" : "fills";
+        co_await s.bdevs.add({.name = base, .num_blocks = 64, .leaves_memory = leaves});
+        co_await s.call("bdev_passthru_create",
+                        R"({"name": "on_)" + base + R"(", "base_bdev_name": ")" + base + R"("})");
+        EXPECT_EQ(s.find("on_" + base)->props().leaves_memory, leaves);
+    }
+}
+
 // What was asked for before its base is there, and whose base goes and comes again.
 PASSTHRU_TEST(waits_for_its_base) {
     co_await s.call("bdev_passthru_create", R"({"name": "p", "base_bdev_name": "disk"})");

@@ -36,7 +36,7 @@ class bdev_port {
         r.v = {data, bytes};
         r.iov = &r.v;
         r.iov_count = 1;
-        r.flags = 0;
+        r.flags = bdev::io::leave_memory;  // it is nobody's but ours
         r.depth = 0;
         r.status = bdev::status::ok;
         r.push(finished, context);

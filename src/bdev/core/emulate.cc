@@ -22,7 +22,7 @@ struct emulator::transfer {
         return *this;
     }
     transfer& as(const io& whole) noexcept {
-        request.flags = whole.flags;
+        request.flags = static_cast<uint8_t>(whole.flags & ~io::leave_memory);  // the memory is another
         request.submitted = whole.submitted;
         return *this;
     }

@@ -392,8 +392,12 @@ void execute_io(request& r) noexcept {
         return fused_command(r, *view);
     switch (static_cast<nvm_opcode>(r.command.opcode)) {
         case nvm_opcode::read:
-            if (set_range(r, *view, bdev::op::read)) start(r, *view);
-            return;
+            if (!set_range(r, *view, bdev::op::read)) return;
+            if (r.data_length <= view->blank_size) [[unlikely]] {  // the buffer holds what somebody else had in it
+                r.data.iov_base = view->blank;
+                r.io.flags |= bdev::io::leave_memory;
+            }
+            return start(r, *view);
         case nvm_opcode::write:
             if (set_range(r, *view, bdev::op::write)) start(r, *view);
             return;

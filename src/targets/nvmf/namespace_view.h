@@ -2,6 +2,7 @@
 #pragma once
 
 #include <coroutine>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -16,6 +17,9 @@ struct namespace_view {
     bool read_only = false;
     bool restricted = false;  // only some hosts see it: ask controller::sees(nsid)
     uint32_t ana_group = 1;
+    // Reads of up to `blank_size` bytes are sent from here, zeroes, when the device leaves memory as it is; else 0.
+    uint32_t blank_size = 0;
+    std::byte* blank = nullptr;
     uint32_t outstanding = 0;         // block requests under way
     std::coroutine_handle<> drained;  // whoever waits for outstanding == 0
     bdev::channel_ref held;           // keeps `channel` open

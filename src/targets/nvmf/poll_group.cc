@@ -1,6 +1,10 @@
 #include "targets/nvmf/poll_group.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "bdev/device.h"
+#include "env/system.h"
 #include "targets/nvmf/target.h"
 #include "thread/awaits.h"
 #include "thread/runtime.h"
@@ -47,6 +51,14 @@ task<> poll_group::take_view(const subsystem& of, uint32_t nsid, bdev::descripto
     view->block_shift = facts.block_shift;
     view->restricted = facts.restricted;
     view->ana_group = facts.ana_group;
+    if (facts.blank_size != 0 && !_blank) {
+        if (auto made = _target.system().world().mem().allocate(facts.blank_size)) {
+            _blank = std::move(*made);
+            std::memset(_blank.data(), 0, _blank.size());
+        }  // else the device clears memory itself
+    }
+    view->blank = _blank.data();
+    view->blank_size = static_cast<uint32_t>(std::min<std::size_t>(facts.blank_size, _blank.size()));
     view->channel = &*view->held;
     co_return;
 }

@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "env/memory.h"
 #include "targets/nvmf/qpair.h"
 #include "thread/buffer_pool.h"
 #include "thread/gate.h"
@@ -30,6 +31,7 @@ struct view_facts {
     uint8_t block_shift = 9;
     bool restricted = false;
     uint32_t ana_group = 1;
+    uint32_t blank_size = 0;  // largest transfer, when the device leaves the memory of reads as it is
 };
 
 class poll_group {
@@ -69,6 +71,7 @@ class poll_group {
     thread::thread& _thread;
     thread::buffer_pool& _buffers;
     std::string _name;
+    env::buffer _blank;  // zeroes, for what is read of devices that leave memory as it is; nobody writes to it
     std::unordered_map<const subsystem*, namespace_table> _tables;
 };
 

@@ -114,6 +114,10 @@ task<> subsystem::publish(uint32_t nsid) {
                      .block_shift = static_cast<uint8_t>(std::countr_zero(device.block_size())),
                      .restricted = ns->options.no_auto_visible,
                      .ana_group = ns->options.anagrpid};
+    if (device.props().leaves_memory) {
+        transport* carrier = _target.find_transport("TCP");
+        facts.blank_size = carrier != nullptr ? carrier->options().max_io_size : transport_options().max_io_size;
+    }
     for (auto& group : _target.groups()) {
         co_await call_on(group->thread(), [&]() -> task<> { return group->take_view(*this, nsid, ns->device, facts); });
     }
