@@ -142,6 +142,7 @@ request* tcp_connection::find(uint16_t command_id) noexcept {
 void tcp_connection::disconnect() noexcept {
     if (_closing) return;
     _closing = true;
+    _rx = rx::ended;  // of bytes that the socket has already, nothing is carried out any more
     _socket->close();
 }
 

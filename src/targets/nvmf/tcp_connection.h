@@ -128,6 +128,7 @@ class tcp_connection final : public qpair, private env::socket_handler {
     // receive
     rx _rx = rx::header;
     bool _header_digest = false, _data_digest = false;
+    uint8_t _digest_flags = 0;  // both, as FLAGS of a PDU with data has them
     bool _initialized = false;  // ICReq came
     bool _paused = false;       // on_data left bytes behind: no slot was free
     bool _resuming = false;

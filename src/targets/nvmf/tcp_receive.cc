@@ -119,14 +119,20 @@ bool tcp_connection::check_common(std::span<const std::byte> header) noexcept {
     } else {
         if (_header_digest) fixed += tcp::digest_size;
         bool has_data = length > fixed;
+        // What the flags say is there, and what was agreed to be, decide where everything lies.
+        uint8_t digests = has_data ? tcp::pdu_flag::header_digest | tcp::pdu_flag::data_digest
+                                   : uint8_t{tcp::pdu_flag::header_digest};
+        if (((ch.flags ^ _digest_flags) & digests) != 0)
+            return wrong(fatal_error::invalid_header_field, offsetof(tcp::common_header, flags));
         if (has_data && (ch.pdo < fixed || ch.pdo % 4 != 0))
             return wrong(fatal_error::invalid_header_field, offsetof(tcp::common_header, pdo));
         uint32_t most = type == pdu_type::h2c_data
                             ? _options.max_io_size
                             : std::max(_options.in_capsule_data_size, id == 0 ? admin_capsule_data : 0u);
         uint32_t around = ch.pdo + (_data_digest ? tcp::digest_size : 0);
-        length_ok =
-            has_data ? length > around && length - around <= most : length == fixed && type == pdu_type::capsule_cmd;
+        length_ok = has_data ? length > around : length == fixed && type == pdu_type::capsule_cmd;
+        // MAXH2CDATA of our ICResp, and the capsule size of Identify.
+        if (has_data && length_ok && length - around > most) return wrong(fatal_error::limit_exceeded, 0);
     }
     if (!length_ok) return wrong(fatal_error::invalid_header_field, offsetof(tcp::common_header, plen));
     return true;
@@ -175,6 +181,9 @@ void tcp_connection::handle_ic_req(std::span<const std::byte> header) noexcept {
     // From the next PDU on.
     _header_digest = (response.dgst & tcp::digest_enable::header) != 0;
     _data_digest = (response.dgst & tcp::digest_enable::data) != 0;
+    static_assert(tcp::digest_enable::header == tcp::pdu_flag::header_digest &&
+                  tcp::digest_enable::data == tcp::pdu_flag::data_digest);
+    _digest_flags = response.dgst;
 }
 
 nvme::status tcp_connection::describe_data(slot& s, uint32_t capsule_bytes) noexcept {

@@ -29,6 +29,7 @@ struct wire {
     std::size_t delivery_max = SIZE_MAX;  // bytes that are offered at once
     bool hold_sends = false;              // nothing that is sent is taken until this is cleared
     bool acknowledge = true;              // false: what is sent arrives, but the sender does not hear of it yet
+    bool late = false;                    // what was written is offered once more after the target has closed
     bool closed_by_target = false;
     bool over = false;    // on_closed was called
     bool paused = false;  // the handler has left bytes behind
@@ -104,7 +105,10 @@ class fake_socket final : public env::socket, work {
 
   private:
     void turn() noexcept {
-        if (_ending) return finish();
+        if (_ending) {
+            if (_wire->late && !_wire->to_target.empty()) deliver();
+            return finish();
+        }
         while (!_wire->hold_sends && !_sends.empty()) {
             env::send_op& op = *_sends.pop();
             for (uint32_t i = 0; i < op.iov_count; ++i)
@@ -129,7 +133,7 @@ class fake_socket final : public env::socket, work {
         EXPECT_LE(used, size);
         _wire->to_target.erase(0, used);
         if (used < size) _wire->paused = true;
-        if (!_wire->paused && !_wire->to_target.empty()) poke();
+        if (!_wire->paused && !_wire->to_target.empty() && !_ending) poke();
     }
     void finish() noexcept {
         _queued = true;  // there is no further turn
