@@ -172,6 +172,7 @@ task<> connect(request& r) {
     q.kept = std::move(outcome.ctrl);
     q.id = asked.qid;
     q.sq_flow_control = (command.attributes & nvme::connect_attribute::disable_sq_flow_control) == 0;
+    if (!q.sq_flow_control) q.head = 0xffff;  // in the answer: agreed (Base 6.3)
     q.namespaces = &q.group.table(*q.ctrl->of);
     q.path_states = q.ctrl->path_states.get();
     q.resize(static_cast<uint16_t>(asked.entries));

@@ -220,7 +220,6 @@ void tcp_connection::handle_command(std::span<const std::byte> header) noexcept 
     const auto& pdu = as<tcp::capsule_cmd>(header);
     slot& s = *take_slot();
     s.command = pdu.command;
-    head = static_cast<uint16_t>(head + 1 >= size ? 0 : head + 1);
     uint32_t overhead = static_cast<uint32_t>(header.size()) + (_data_digest ? tcp::digest_size : 0);
     uint32_t capsule_bytes = pdu.ch.plen > header.size() ? pdu.ch.plen - overhead : 0;
     if (id != 0 && (is_fused(s) || fused_first != nullptr || fused_lost)) [[unlikely]]

@@ -147,6 +147,8 @@ void tcp_connection::append_response(batch& b, slot& s) noexcept {
         append_read_data(b, s, left_out);
         if (left_out) return;
     }
+    // An entry counts as free when its command has ended: hosts have no more under way than there are slots.
+    if (sq_flow_control) head = static_cast<uint16_t>(head + 1 >= size ? 0 : head + 1);
     tcp::capsule_resp pdu{};
     std::size_t length = sizeof pdu + (_header_digest ? tcp::digest_size : 0);
     pdu.ch = {.type = nvme::raw(pdu_type::capsule_resp),
@@ -157,6 +159,7 @@ void tcp_connection::append_response(batch& b, slot& s) noexcept {
     pdu.completion.cdw0 = static_cast<uint32_t>(s.result);
     pdu.completion.cdw1 = static_cast<uint32_t>(s.result >> 32);
     pdu.completion.sqhd = head;
+    if (!sq_flow_control) head = 0;  // reserved, but in the answer to Connect
     pdu.completion.cid = s.command.cid;
     pdu.completion.status_field = nvme::make_status(s.status, s.dnr);
     put(add_header(b, length), pdu, _header_digest);

@@ -69,5 +69,35 @@ task<> takes_any_delivery(test_target& t) {
 
 TEST(nvmf_queue, takes_any_delivery) { test_target().run(takes_any_delivery); }
 
+// Heads advance with what has ended, so that no host has more under way than the queue has entries.
+task<> counts_heads(test_target& t) {
+    test_host h(t), q(t);
+    co_await h.connect();
+    q.line.acknowledge = true;
+    reply r = co_await q.associate({.qid = 1, .controller_id = h.controller_id, .entries = 4});
+    EXPECT_EQ(r.completion.sqhd, 1u);
+    t.disk->hold = true;
+    for (unsigned i = 0; i < 3; ++i) q.submit(read_command(1, i, 1));
+    co_await until([&] { return t.disk->held.size() == 3; }, "reads at the disk");
+    t.disk->let_go();
+    for (uint16_t head : {2, 3, 0}) EXPECT_EQ((co_await q.next_reply()).completion.sqhd, head);
+}
+TEST(nvmf_queue, counts_heads) { test_target().run(counts_heads); }
+
+task<> no_flow_control(test_target& t) {
+    test_host h(t), q(t);
+    connect_wish wish{.attributes = nvme::connect_attribute::disable_sq_flow_control};
+    reply r = co_await h.associate(wish);
+    EXPECT_EQ(r.completion.sqhd, 0xffffu);
+    EXPECT_EQ((co_await h.command(property_set(nvme::property::cc, enabled_configuration))).completion.sqhd, 0u);
+    wish.qid = 1;
+    wish.controller_id = h.controller_id;
+    r = co_await q.associate(wish);
+    EXPECT_EQ(r.completion.sqhd, 0xffffu);
+    EXPECT_EQ((co_await q.command(write_command(1, 0, 1), pattern(512, 1))).completion.sqhd, 0u);
+    EXPECT_TRUE((co_await q.command(read_command(1, 0, 1))).left_out);
+}
+TEST(nvmf_queue, no_flow_control) { test_target().run(no_flow_control); }
+
 }  // namespace
 }  // namespace varve::targets::nvmf::protocol_tests
