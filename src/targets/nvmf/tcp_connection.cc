@@ -49,6 +49,8 @@ tcp_connection::tcp_connection(poll_group& in, std::unique_ptr<env::socket> sock
         me._quiet_queued = false;
         std::exchange(me._quiet_waiter, {}).resume();
     };
+    _progress_work.connection = this;
+    _progress_work.run = [](work& w) noexcept { static_cast<connection_work&>(w).connection->look_for_progress(); };
     _term_timeout.connection = this;
     _term_timeout.run = [](work& w) noexcept {
         tcp_connection& me = *static_cast<connection_work&>(w).connection;
@@ -120,10 +122,14 @@ void tcp_connection::release(slot& s) noexcept {
         _quiet_queued = true;
         thread::thread::current()->defer(_quiet_work);
     }
-    if (_paused && !_closing) {
-        _paused = false;
-        _socket->resume_receive();
-    }
+    if (_paused) resume_receive();
+}
+
+void tcp_connection::resume_receive() noexcept {
+    if (!_paused || _closing) return;
+    _paused = false;
+    _progress = group.thread().now();
+    _socket->resume_receive();
 }
 
 void tcp_connection::complete(request& r) noexcept {
@@ -150,10 +156,37 @@ void tcp_connection::on_closed(int reason) noexcept {
     thread::entered in(group.thread());
     _closing = _closed = true;
     _term_timer.cancel();
+    _progress_timer.cancel();
     const logger& log = group.owner().log();
     if (reason != 0 && log.debugging())
         log.debug(fmt::format("connection from {} ended: {}", peer().to_string(), text_of(from_errno(reason))));
     group.spawn("ending a connection", finish());
+}
+
+namespace {
+constexpr time_ns data_patience = 30 * seconds;
+}
+
+void tcp_connection::await_data() noexcept {
+    _progress = group.thread().now();
+    if (!_progress_timer.running()) _progress_timer.start(data_patience);
+}
+
+void tcp_connection::look_for_progress() noexcept {
+    if (_closing) return;
+    auto any = [&](auto... states) {
+        return std::ranges::any_of(_slots, [=](slot* s) { return ((s->state == states) || ...); });
+    };
+    if (!any(slot_state::receiving)) return;  // started again by the next
+    // While it is we who do not read, the host is not to blame, unless it sent more commands than the queue has
+    // entries: then nothing but its data could free a slot.
+    bool ours = _paused && any(slot_state::waiting_for_buffer, slot_state::executing, slot_state::sending_r2t,
+                               slot_state::responding);
+    const time_ns silent = group.thread().now() - _progress;
+    if (ours || silent < data_patience) return _progress_timer.start(ours ? data_patience : data_patience - silent);
+    group.owner().log().notice(fmt::format("{} sends none of the data of its writes for {} s, disconnecting",
+                                           peer().to_string(), data_patience / seconds));
+    disconnect();
 }
 
 // Slots that wait for the host, for memory or for the other half of a pair will not go on by themselves.

@@ -117,6 +117,7 @@ class tcp_connection final : public qpair, private env::socket_handler {
     // --- tcp_connection.cc
     void add_slots(uint32_t count);
     slot* take_slot() noexcept;
+    void resume_receive() noexcept;  // if it is paused
     void release(slot& s) noexcept;
     void drop_idle_slots() noexcept;  // those that wait for the host or for a buffer
     struct until_quiet;               // co_await: a slot was released
@@ -170,6 +171,13 @@ class tcp_connection final : public qpair, private env::socket_handler {
     std::coroutine_handle<> _quiet_waiter;
     connection_work _quiet_work;
     bool _quiet_queued = false;
+    // Data that was asked for, or half a capsule of it: a host that sends none of it holds our memory in vain.
+    void await_data() noexcept;
+    void look_for_progress() noexcept;
+    time_ns _progress = 0;  // when data came or was asked for, or when we let the host go on
+    connection_work _progress_work;
+    thread::timer _progress_timer{_progress_work};
+
     connection_work _term_timeout;
     thread::timer _term_timer{_term_timeout};
 };

@@ -52,6 +52,7 @@ std::size_t tcp_connection::on_data(std::span<const std::byte> bytes) noexcept {
         }
         used += taken;
     }
+    if (_receiving != nullptr) await_data();
     return used;
 }
 
@@ -291,10 +292,7 @@ void tcp_connection::buffer_ready(slot& s) noexcept {
         return queue_send(s);
     }
     s.state = slot_state::receiving;
-    if (_paused) {
-        _paused = false;
-        _socket->resume_receive();
-    }
+    if (_paused) resume_receive();
 }
 
 // TCP 3.6.2.8. The data comes in order, as one R2T asked for it.
@@ -339,6 +337,7 @@ std::size_t tcp_connection::take_data(std::span<const std::byte> bytes) noexcept
         s->received += static_cast<uint32_t>(n);
     }
     _data_left -= static_cast<uint32_t>(n);
+    _progress = group.thread().now();
     if (_data_left == 0) {
         if (_data_digest) {
             _rx = rx::digest;

@@ -55,6 +55,7 @@ void tcp_connection::flush() noexcept {
             _to_send.pop();
             if (s->state == slot_state::sending_r2t) {
                 append_r2t(b, *s);
+                await_data();
                 s->state = slot_state::receiving;  // the host may answer before we hear that the send is done
             } else {
                 append_response(b, *s);
