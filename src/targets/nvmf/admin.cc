@@ -24,9 +24,10 @@ void answer(request& r, nvme::status code, uint64_t result) noexcept {
 }
 
 void answer_with(request& r, std::span<const std::byte> data, uint64_t offset) noexcept {
+    if (offset > data.size()) return answer(r, nvme::status::invalid_field);
     std::size_t most = r.data_length;
     auto* to = static_cast<std::byte*>(r.data.iov_base);
-    std::size_t n = offset < data.size() ? std::min<std::size_t>(data.size() - offset, most) : 0;
+    std::size_t n = std::min<std::size_t>(data.size() - offset, most);
     if (n != 0) std::memcpy(to, data.data() + offset, n);
     std::memset(to + n, 0, most - n);  // the buffer has been somebody else's
     r.transfer_length = r.data_length;
@@ -35,22 +36,31 @@ void answer_with(request& r, std::span<const std::byte> data, uint64_t offset) n
 
 // --- keep-alive (Base 3.9)
 
+uint32_t granted_keep_alive(const controller& c, uint32_t asked) noexcept {
+    uint64_t step = c.keep_alive_ms_step;
+    uint64_t steps = (std::max(asked, c.keep_alive_ms_min) + step - 1) / step;
+    return static_cast<uint32_t>(std::min(steps, UINT32_MAX / step) * step);
+}
+
 void start_keep_alive(controller& c) noexcept {
     controller::admin_state& s = *c.state;
     s.run = [](work& w) noexcept {
         auto& state = static_cast<controller::admin_state&>(w);
-        if (state.active) {
-            state.active = false;
-            return state.keep_alive.start(static_cast<time_ns>(state.keep_alive_ms) * milliseconds);
-        }
+        if (state.active || state.of.configuring.locked()) return start_keep_alive(state.of);
+        std::string what = state.of.running()
+                               ? fmt::format("no keep-alive from {} in {} ms", state.of.hostnqn, state.keep_alive_ms)
+                               : fmt::format("{} does not enable it", state.of.hostnqn);
         state.of.of->owner().log().notice(
-            fmt::format("controller {} of {}: no keep-alive from {} in {} ms, disconnecting", state.of.id,
-                        state.of.of->options().nqn, state.of.hostnqn, state.keep_alive_ms));
+            fmt::format("controller {} of {}: {}, disconnecting", state.of.id, state.of.of->options().nqn, what));
         state.of.csts |= nvme::csts::fatal;
         state.of.admin->disconnect();
     };
-    if (s.keep_alive_ms == 0) return s.keep_alive.cancel();
     s.active = false;
+    // Before the host enables it, after a reset and after a shutdown a controller waits for two minutes at least
+    // (Base 3.9, 6.3); then whoever says nothing has gone.
+    constexpr time_ns association_patience = 120 * seconds;
+    if (!c.running()) return s.keep_alive.start(association_patience);
+    if (s.keep_alive_ms == 0) return s.keep_alive.cancel();
     s.keep_alive.start(static_cast<time_ns>(s.keep_alive_ms) * milliseconds);
 }
 
@@ -78,12 +88,30 @@ void abort_events(controller& c, nvme::status with) noexcept {
     c.state->namespace_notice_masked = c.state->ana_notice_masked = c.state->discovery_notice_masked = false;
 }
 
+void notice_read(controller& c, nvme::log_page page) noexcept {
+    controller::admin_state& s = *c.state;
+    std::erase_if(s.events, [page](const nvme::async_event& e) { return e.log_page == nvme::raw(page); });
+    if (page == nvme::log_page::changed_namespaces) s.namespace_notice_masked = false;
+    if (page == nvme::log_page::ana) s.ana_notice_masked = false;
+    if (page == nvme::log_page::discovery) s.discovery_notice_masked = false;
+}
+
+// Stays: who the host is, the number of errors ever, namespaces that changed and were not asked for.
+void reset_state(controller& c) noexcept {
+    controller::admin_state& s = *c.state;
+    abort_events(c, nvme::status::aborted_by_request);
+    s.features = default_features(c);
+    s.keep_alive_ms = s.keep_alive_ms_connected;
+    s.errors.clear();
+}
+
 void notify_namespace_changed(controller& c, uint32_t nsid) {
     if (!c.state) return;
     controller::admin_state& s = *c.state;
     auto at = std::ranges::lower_bound(s.changed_namespaces, nsid);
     if (at == s.changed_namespaces.end() || *at != nsid) s.changed_namespaces.insert(at, nsid);
-    if ((s.async_event_config & nvme::event_mask::namespace_attribute) == 0 || s.namespace_notice_masked) return;
+    if ((s.features.async_event_config & nvme::event_mask::namespace_attribute) == 0 || s.namespace_notice_masked)
+        return;
     s.namespace_notice_masked = true;
     post_event(c, {nvme::event_type::notice, nvme::event_info::notice_namespace_changed,
                    nvme::raw(nvme::log_page::changed_namespaces)});
@@ -92,7 +120,7 @@ void notify_namespace_changed(controller& c, uint32_t nsid) {
 void notify_ana_changed(controller& c) {
     if (!c.state) return;
     controller::admin_state& s = *c.state;
-    if ((s.async_event_config & nvme::event_mask::ana_change) == 0 || s.ana_notice_masked) return;
+    if ((s.features.async_event_config & nvme::event_mask::ana_change) == 0 || s.ana_notice_masked) return;
     s.ana_notice_masked = true;
     post_event(c, {nvme::event_type::notice, nvme::event_info::notice_ana_change, nvme::raw(nvme::log_page::ana)});
 }
@@ -100,7 +128,7 @@ void notify_ana_changed(controller& c) {
 void notify_discovery_changed(controller& c) {
     if (!c.state) return;
     controller::admin_state& s = *c.state;
-    if ((s.async_event_config & nvme::event_mask::discovery_change) == 0 || s.discovery_notice_masked) return;
+    if ((s.features.async_event_config & nvme::event_mask::discovery_change) == 0 || s.discovery_notice_masked) return;
     s.discovery_notice_masked = true;
     post_event(
         c, {nvme::event_type::notice, nvme::event_info::notice_discovery_change, nvme::raw(nvme::log_page::discovery)});

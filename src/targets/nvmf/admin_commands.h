@@ -18,7 +18,8 @@ void set_features(request& r) noexcept;
 
 // With a status that is not success: do not retry.
 void answer(request& r, nvme::status code, uint64_t result = 0) noexcept;
-// Sends `data` from `offset` on, cut to what the host asked for and filled up with zeroes.
+// Sends `data` from `offset` on, cut to what the host asked for and filled up with zeroes. Past its end: Invalid Field
+// (Base 5.16).
 void answer_with(request& r, std::span<const std::byte> data, uint64_t offset = 0) noexcept;
 
 }  // namespace varve::targets::nvmf

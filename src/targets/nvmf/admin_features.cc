@@ -27,6 +27,18 @@ bool for_discovery(feature f) noexcept { return f == feature::async_event_config
 
 }  // namespace
 
+// Hosts that ask for events without choosing hear of changes, as of SPDK; of discovery's when they mean to stay.
+controller::admin_state::feature_values default_features(const controller& c) noexcept {
+    controller::admin_state::feature_values values;
+    if (!c.discovery) {
+        values.async_event_config = nvme::event_mask::namespace_attribute;
+        if (c.path_states) values.async_event_config |= nvme::event_mask::ana_change;
+    } else if (c.state->asked_to_stay) {
+        values.async_event_config = nvme::event_mask::discovery_change;
+    }
+    return values;
+}
+
 void get_features(request& r) noexcept {
     controller& c = *r.queue->ctrl;
     controller::admin_state& s = *c.state;
@@ -38,17 +50,18 @@ void get_features(request& r) noexcept {
         bool changeable = which != feature::volatile_write_cache && which != feature::number_of_queues;
         return answer(r, nvme::status::success, changeable ? 4 : 0);
     }
-    bool initial = select == nvme::feature_select::initial;
-    auto value = [&](uint32_t current) { answer(r, nvme::status::success, initial ? 0 : current); };
+    using values = controller::admin_state::feature_values;
+    const values shown = select == nvme::feature_select::initial ? default_features(c) : s.features;
+    auto value = [&](uint32_t values::* which_value) { answer(r, nvme::status::success, shown.*which_value); };
     switch (which) {
         case feature::arbitration:
-            return value(s.arbitration);
+            return value(&values::arbitration);
         case feature::power_management:
-            return value(s.power_management);
+            return value(&values::power_management);
         case feature::temperature_threshold:
-            return value(s.temperature_threshold);
+            return value(&values::temperature_threshold);
         case feature::error_recovery:
-            return value(s.error_recovery);
+            return value(&values::error_recovery);
         case feature::volatile_write_cache:
             return answer(r, nvme::status::success, 1);
         case feature::number_of_queues:
@@ -57,16 +70,17 @@ void get_features(request& r) noexcept {
         case feature::interrupt_vector_config:
             return answer(r, nvme::status::success, 0);
         case feature::write_atomicity:
-            return value(s.write_atomicity);
+            return value(&values::write_atomicity);
         case feature::async_event_config:
-            return value(s.async_event_config);
+            return value(&values::async_event_config);
         case feature::keep_alive_timer:
-            return answer(r, nvme::status::success, s.keep_alive_ms);
+            return answer(r, nvme::status::success,
+                          select == nvme::feature_select::initial ? s.keep_alive_ms_connected : s.keep_alive_ms);
         case feature::host_behavior: {
             constexpr std::size_t behaviour_size = 512;
             if (r.data_length < behaviour_size) return answer(r, nvme::status::invalid_field);
             std::array<std::byte, behaviour_size> behaviour{};
-            behaviour[0] = std::byte{s.advanced_retry};
+            behaviour[0] = std::byte{shown.advanced_retry};
             return answer_with(r, behaviour);
         }
         case feature::host_identifier: {
@@ -92,15 +106,15 @@ void set_features(request& r) noexcept {
     };
     switch (which) {
         case feature::arbitration:
-            return take(s.arbitration);
+            return take(s.features.arbitration);
         case feature::power_management:
             if ((value & 0x1f) != 0) return answer(r, nvme::status::invalid_field);  // there is state 0 only
-            return take(s.power_management);
+            return take(s.features.power_management);
         case feature::temperature_threshold:
-            return take(s.temperature_threshold);
+            return take(s.features.temperature_threshold);
         case feature::error_recovery:
             if ((value & 1u << 16) != 0) return answer(r, nvme::status::invalid_field);  // DULBE is not offered
-            return take(s.error_recovery);
+            return take(s.features.error_recovery);
         case feature::volatile_write_cache:
             // The cache is the device's; it cannot be switched off from here.
             return answer(r, (value & 1) != 0 ? nvme::status::success : nvme::status::feature_not_changeable);
@@ -108,19 +122,21 @@ void set_features(request& r) noexcept {
             if ((value & 0xffff) == 0xffff || value >> 16 == 0xffff) return answer(r, nvme::status::invalid_field);
             return answer(r, nvme::status::success, granted_queues(c));
         case feature::write_atomicity:
-            return take(s.write_atomicity);
+            return take(s.features.write_atomicity);
         case feature::async_event_config:
             if ((value & ~offered_events(c)) != 0) value &= offered_events(c);
-            return take(s.async_event_config);
+            return take(s.features.async_event_config);
         case feature::keep_alive_timer:
-            s.keep_alive_ms = value == 0 ? 0 : std::max(value, keep_alive_ms_min);
+            // Fabrics do not do without (Base 5.27.1.11), though a Connect may.
+            if (value == 0) return answer(r, nvme::status::keep_alive_invalid);
+            s.keep_alive_ms = granted_keep_alive(c, value);
             start_keep_alive(c);
             return answer(r, nvme::status::success, s.keep_alive_ms);
         case feature::host_behavior:
             if (r.data_length < 1) return answer(r, nvme::status::invalid_field);
-            s.advanced_retry = *static_cast<const uint8_t*>(r.data.iov_base);
-            if (s.advanced_retry > 1) {
-                s.advanced_retry = 0;
+            s.features.advanced_retry = *static_cast<const uint8_t*>(r.data.iov_base);
+            if (s.features.advanced_retry > 1) {
+                s.features.advanced_retry = 0;
                 return answer(r, nvme::status::invalid_field);
             }
             return answer(r, nvme::status::success);

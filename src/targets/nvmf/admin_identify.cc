@@ -77,7 +77,7 @@ void fill_controller(const question& q, nvme::identify_controller& id) {
     id.elpe = error_log_entries - 1;
     id.lpa = nvme::lpa::command_effects | nvme::lpa::extended_data;
     std::ranges::copy(c.of->owner().settings.command_retry_delays, id.crdt);
-    id.kas = 100;  // keep-alive in steps of 10 s, as SPDK says
+    id.kas = static_cast<uint16_t>(c.keep_alive_ms_step / keep_alive_step_unit_ms);
     id.maxcmd = c.max_queue_entries;
     id.sgls = nvme::sgls::supported | nvme::sgls::offset | nvme::sgls::transport_data_block;
     (void)nvme::pad_with_zeroes(id.subnqn, sizeof id.subnqn, s.nqn);

@@ -59,9 +59,9 @@ void changed_namespaces(request& r, const nvme::log_request& asked) {
     } else {
         std::ranges::copy(s.changed_namespaces, page.ids);
     }
-    if (!asked.retain_event) {
+    if (!asked.retain_event && asked.offset <= sizeof page) {
         s.changed_namespaces.clear();
-        s.namespace_notice_masked = false;
+        notice_read(*r.queue->ctrl, log_page::changed_namespaces);
     }
     answer_with(r, bytes_of(page), asked.offset);
 }
@@ -137,7 +137,7 @@ task<> ana_log(request& r, nvme::log_request asked) {
     auto page = co_await call_on(c.of->owner().system().app_thread(), [&]() -> task<std::vector<std::byte>> {
         co_return make_ana_log(c, (asked.specific & nvme::ana_log_groups_only) != 0);
     });
-    if (!asked.retain_event) c.state->ana_notice_masked = false;
+    if (!asked.retain_event && asked.offset <= page.size()) notice_read(c, log_page::ana);
     answer_with(r, page, asked.offset);
 }
 

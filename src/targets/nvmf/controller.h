@@ -15,6 +15,7 @@
 #include "nvme/fabrics.h"
 #include "nvme/log_page.h"
 #include "targets/nvmf/qpair.h"
+#include "thread/sync.h"
 #include "thread/thread.h"
 #include "util/uuid.h"
 
@@ -35,7 +36,10 @@ class controller {
     uint32_t max_io_size = 131072;
     uint32_t in_capsule_data_size = 4096;
     uint16_t max_queue_entries = 128;
-    env::address listener;  // where it came in
+    uint32_t keep_alive_ms_step = 10000;   // KAS of Identify; keep-alive intervals are multiples of it ...
+    uint32_t keep_alive_ms_min = 10000;    // ... and not below this
+    time_ns abort_patience = 1 * seconds;  // with commands whose data the host has still to send
+    env::address listener;                 // where it came in
     // The ANA state of each group on that path, by group - 1; null without ANA reporting. The app thread changes them.
     std::unique_ptr<std::atomic<uint8_t>[]> path_states;
 
@@ -54,9 +58,15 @@ class controller {
     qpair* admin = nullptr;
     nvme::controller_configuration cc{};
     uint32_t csts = 0;
+    mutex configuring;  // one change of CC is carried out after the other
     // Features, pending events, changed namespaces, keep-alive, error log: see admin_*.cc
     struct admin_state;
     std::unique_ptr<admin_state> state;
+
+    // Enabled and not shut down: its keep-alive timer counts (Base 3.9).
+    bool running() const noexcept {
+        return (csts & (nvme::csts::ready | nvme::csts::shutdown_mask)) == nvme::csts::ready;
+    }
 
     // Whether this host sees a restricted namespace. Any thread: the set is replaced as a whole by the app thread.
     bool sees(uint32_t nsid) const noexcept {

@@ -69,7 +69,7 @@ task<> discovery_log(request& r, nvme::log_request asked) {
     controller& c = *r.queue->ctrl;
     auto page = co_await call_on(c.of->owner().system().app_thread(),
                                  [&]() -> task<std::vector<std::byte>> { co_return make_log(c); });
-    if (!asked.retain_event) c.state->discovery_notice_masked = false;
+    if (!asked.retain_event && asked.offset <= page.size()) notice_read(c, nvme::log_page::discovery);
     answer_with(r, page, asked.offset);
 }
 

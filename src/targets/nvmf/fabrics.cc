@@ -72,6 +72,9 @@ connect_outcome make_controller(subsystem& s, const connect_request& c, const tr
     made->max_io_queues = limits.max_io_qpairs_per_ctrlr;
     made->max_io_size = limits.max_io_size;
     made->max_queue_entries = limits.max_queue_depth;
+    made->abort_patience = limits.abort_timeout_sec * seconds;
+    made->keep_alive_ms_step = limits.kas * keep_alive_step_unit_ms;
+    made->keep_alive_ms_min = limits.min_kato;
     made->in_capsule_data_size = limits.in_capsule_data_size;
     listener_entry* entry = s.listener_reached_at(c.listener);
     made->listener = entry != nullptr ? entry->at : c.listener;
@@ -129,8 +132,12 @@ void begin_admin(qpair& q, uint32_t keep_alive_ms) {
     c.state = std::make_unique<controller::admin_state>(c);
     // A discovery controller without a keep-alive of its own gets one, so that forgotten ones go.
     constexpr uint32_t discovery_keep_alive_ms = 120'000;
-    if (c.discovery && keep_alive_ms == 0) keep_alive_ms = discovery_keep_alive_ms;
-    c.state->keep_alive_ms = keep_alive_ms;
+    controller::admin_state& s = *c.state;
+    s.asked_to_stay = keep_alive_ms != 0;
+    if (s.asked_to_stay) s.keep_alive_ms_connected = granted_keep_alive(c, keep_alive_ms);
+    if (c.discovery && !s.asked_to_stay) s.keep_alive_ms_connected = discovery_keep_alive_ms;
+    s.keep_alive_ms = s.keep_alive_ms_connected;
+    s.features = default_features(c);
     start_keep_alive(c);
 }
 
@@ -244,6 +251,7 @@ task<> end_io_queues(controller& c) {
 task<> set_configuration(request& r, uint32_t value) {
     controller& c = *r.queue->ctrl;
     auto wanted = nvme::controller_configuration::decode(value);
+    auto alone = co_await c.configuring.lock();
     auto had = c.cc;
     if (wanted.enable && !had.enable) {
         bool sizes_ok = c.discovery || (wanted.sqe_size_log2 == 6 && wanted.cqe_size_log2 == 4);
@@ -257,12 +265,14 @@ task<> set_configuration(request& r, uint32_t value) {
         c.csts = (c.csts & ~nvme::csts::shutdown_mask) | nvme::csts::shutdown_occurring;
         co_await end_io_queues(c);
         c.csts = (c.csts & ~nvme::csts::shutdown_mask) | nvme::csts::shutdown_complete;
+        start_keep_alive(c);
         // Event requests stay as they are: a host that shuts down has forgotten its own.
     }
     if (had.enable && !wanted.enable) {  // controller reset (Base 3.7.2)
         co_await end_io_queues(c);
-        abort_events(c, nvme::status::aborted_by_request);
+        reset_state(c);
         c.csts = 0;
+        start_keep_alive(c);
     }
     if (wanted.enable && !had.enable) {
         co_await call_on(c.of->owner().system().app_thread(), [&]() -> task<> {
@@ -270,6 +280,7 @@ task<> set_configuration(request& r, uint32_t value) {
             co_return;
         });
         c.csts = nvme::csts::ready;
+        start_keep_alive(c);
     }
     answer(r, nvme::status::success);
 }

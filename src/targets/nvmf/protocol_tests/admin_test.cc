@@ -1,0 +1,187 @@
+// The admin command set: what is granted, kept over resets, told and called back.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "nvme/identify.h"
+#include "targets/nvmf/protocol_tests/test_host.h"
+
+namespace varve::targets::nvmf::protocol_tests {
+namespace {
+
+using nvme::admin_opcode;
+using nvme::feature;
+using nvme::status;
+
+nvme::sqe get_feature(feature f, nvme::feature_select select = nvme::feature_select::current) {
+    return admin_command(admin_opcode::get_features, 0, nvme::raw(f) | static_cast<uint32_t>(select) << 8);
+}
+nvme::sqe set_feature(feature f, uint32_t value) {
+    return admin_command(admin_opcode::set_features, 0, nvme::raw(f), value);
+}
+nvme::sqe identify(nvme::cns what, uint32_t nsid = 0) {
+    nvme::sqe c = admin_command(admin_opcode::identify, 4096, nvme::raw(what));
+    c.nsid = nsid;
+    return c;
+}
+nvme::sqe event_request() { return admin_command(admin_opcode::async_event_request); }
+
+// --- keep-alive
+
+task<> rounds_keep_alive(test_target& t) {
+    struct {
+        uint32_t asked, granted;
+    } const cases[] = {{1, 700},     {700, 700},   {701, 1000},
+                       {1000, 1000}, {1234, 1500}, {UINT32_MAX, UINT32_MAX / 500 * 500}};
+    (void)t;
+    for (auto [asked, granted] : cases) {
+        uint32_t expected = asked <= 700 ? 1000 : granted;  // 700 is no multiple of KAS
+        test_host h(t);
+        co_await h.connect({.keep_alive_ms = asked});
+        auto id = read_as<nvme::identify_controller>((co_await h.command(identify(nvme::cns::controller))).data);
+        EXPECT_EQ(id.kas, 5u);
+        EXPECT_EQ((co_await h.command(get_feature(feature::keep_alive_timer))).dw0(), expected);
+        reply r = co_await h.command(set_feature(feature::keep_alive_timer, asked + (asked == UINT32_MAX ? 0 : 500)));
+        EXPECT_EQ(r.dw0() % 500, 0u);
+        EXPECT_EQ(r.dw0(), (co_await h.command(get_feature(feature::keep_alive_timer))).dw0());
+        EXPECT_EQ(co_await h.status_of(set_feature(feature::keep_alive_timer, 0)), status::keep_alive_invalid);
+        h.line.end();
+        co_await h.until_closed();
+    }
+}
+TEST(nvmf_admin, rounds_keep_alive_up) {
+    test_target({.transport = {.kas = 5, .min_kato = 700}}).run(rounds_keep_alive);
+}
+
+task<> enforces_keep_alive(test_target& t) {
+    test_host h(t);
+    co_await h.connect({.keep_alive_ms = 10'001});
+    for (int i = 0; i < 5; ++i) {
+        co_await sleep(19 * seconds);
+        EXPECT_EQ(co_await h.status_of(admin_command(admin_opcode::keep_alive)), status::success);
+    }
+    co_await sleep(41 * seconds);
+    EXPECT_TRUE(h.line.over);
+}
+TEST(nvmf_admin, enforces_keep_alive) { test_target().run(enforces_keep_alive); }
+
+// A controller that is reset or shut down waits for its host two minutes, however short the interval.
+task<> keeps_associations(test_target& t) {
+    for (uint32_t configuration : {0u, enabled_configuration | 1u << 14}) {
+        test_host h(t);
+        co_await h.connect({.keep_alive_ms = 1000});
+        co_await h.command(property_set(nvme::property::cc, configuration));
+        co_await sleep(119 * seconds);
+        EXPECT_FALSE(h.line.over);
+        co_await sleep(2 * seconds);
+        EXPECT_TRUE(h.line.over);
+    }
+}
+TEST(nvmf_admin, keeps_associations) { test_target().run(keeps_associations); }
+
+// --- configuration
+
+// The reset has to wait for the queue: the enabling that follows must not overtake it.
+task<> configures_in_order(test_target& t) {
+    test_host h(t), q(t);
+    co_await h.connect();
+    co_await q.connect_io(h.controller_id);
+    t.disk->hold = true;
+    q.submit(read_command(1, 0, 1));
+    co_await until([&] { return !t.disk->held.empty(); }, "a read at the disk");
+    uint16_t off = h.submit(property_set(nvme::property::cc, 0));
+    uint16_t on = h.submit(property_set(nvme::property::cc, enabled_configuration));
+    co_await sleep(5 * milliseconds);
+    EXPECT_EQ(h.line.from_target, "");
+    t.disk->let_go();
+    EXPECT_EQ((co_await h.next_reply()).cid(), off);
+    EXPECT_EQ((co_await h.next_reply()).cid(), on);
+    EXPECT_EQ((co_await h.command(property_get(nvme::property::csts))).dw0(), nvme::csts::ready);
+    test_host again(t);
+    co_await again.connect_io(h.controller_id);
+    EXPECT_EQ(co_await again.status_of(read_command(1, 0, 1)), status::success);
+}
+TEST(nvmf_admin, configures_in_order) { test_target().run(configures_in_order); }
+
+task<> resets_features(test_target& t) {
+    test_host h(t);
+    co_await h.connect({.keep_alive_ms = 20'000});
+    const feature plain[] = {feature::arbitration, feature::temperature_threshold, feature::error_recovery,
+                             feature::write_atomicity, feature::async_event_config};
+    auto config = co_await h.command(get_feature(feature::async_event_config));
+    EXPECT_EQ(config.dw0(), nvme::event_mask::namespace_attribute);
+    for (feature f : plain) {
+        EXPECT_EQ(co_await h.status_of(set_feature(f, 1)), status::success);
+        EXPECT_EQ((co_await h.command(get_feature(f))).dw0(), 1u);
+    }
+    nvme::sqe behaviour = set_feature(feature::host_behavior, 0);
+    behaviour.dptr = nvme::sgl_descriptor::in_capsule(512);
+    EXPECT_EQ(co_await h.status_of(behaviour, std::string(1, '\1') + std::string(511, '\0')), status::success);
+    EXPECT_EQ((co_await h.command(set_feature(feature::keep_alive_timer, 40'000))).dw0(), 40'000u);
+    EXPECT_EQ(co_await h.status_of(admin_command(admin_opcode::security_receive)), status::invalid_opcode);
+    uint16_t event = h.submit(event_request());
+    co_await h.command(property_set(nvme::property::cc, 0));
+    EXPECT_EQ((co_await h.reply_to(event)).code(), status::aborted_by_request);
+    co_await h.command(property_set(nvme::property::cc, enabled_configuration));
+    for (feature f : plain) {
+        uint32_t initial = (co_await h.command(get_feature(f, nvme::feature_select::initial))).dw0();
+        EXPECT_EQ(initial, f == feature::async_event_config ? nvme::event_mask::namespace_attribute : 0u);
+        EXPECT_EQ((co_await h.command(get_feature(f))).dw0(), initial);
+    }
+    nvme::sqe asked = get_feature(feature::host_behavior);
+    asked.dptr = nvme::sgl_descriptor::by_transport(512);
+    EXPECT_EQ((co_await h.command(asked)).data, std::string(512, '\0'));
+    EXPECT_EQ((co_await h.command(get_feature(feature::keep_alive_timer))).dw0(), 20'000u);
+    reply log = co_await h.command(log_command(nvme::log_page::error_information, 64));
+    EXPECT_EQ(log.data, std::string(64, '\0'));
+    nvme::sqe host = admin_command(admin_opcode::get_features, 16, nvme::raw(feature::host_identifier), 1);
+    EXPECT_EQ((co_await h.command(host)).data[0], '\7');  // it is Connect's
+}
+TEST(nvmf_admin, resets_features) { test_target().run(resets_features); }
+
+// --- log pages and events
+
+task<> refuses_offsets(test_target& t) {
+    test_host h(t);
+    co_await h.connect();
+    struct {
+        nvme::log_page page;
+        uint64_t size;
+    } const pages[] = {{nvme::log_page::supported, 1024},
+                       {nvme::log_page::error_information, 64 * 128},
+                       {nvme::log_page::health, 512},
+                       {nvme::log_page::firmware_slot, 512},
+                       {nvme::log_page::changed_namespaces, 4096},
+                       {nvme::log_page::command_effects, 4096}};
+    for (auto [page, size] : pages) {
+        for (uint64_t offset : {uint64_t{0}, size - 4, size, size + 4, UINT64_MAX - 3}) {
+            nvme::sqe c = log_command(page, 8);
+            nvme::log_request{.id = page, .length = 8, .offset = offset}.encode(c);
+            reply r = co_await h.command(c);
+            EXPECT_EQ(r.code(), offset > size ? status::invalid_field : status::success) << offset;
+        }
+    }
+}
+TEST(nvmf_admin, refuses_offsets_past_log_pages) { test_target().run(refuses_offsets); }
+
+task<> forgets_what_was_read(test_target& t) {
+    test_host h(t);
+    co_await h.connect();
+    co_await t.cnode1->remove_namespace(1);
+    co_await sleep(1 * milliseconds);
+    // The notice waits, and goes when its page is read, unless that is to retain it.
+    for (bool retain : {true, false}) {
+        reply log = co_await h.command(log_command(nvme::log_page::changed_namespaces, 4096, retain));
+        EXPECT_EQ(read_as<le32>(log.data), 1u);
+    }
+    uint16_t event = h.submit(event_request());
+    co_await sleep(1 * milliseconds);
+    EXPECT_EQ(h.line.from_target, "");
+    co_await t.cnode1->add_namespace({.nsid = 1, .bdev_name = "disk"});
+    reply r = co_await h.reply_to(event);
+    EXPECT_EQ(nvme::async_event::decode(r.dw0()).log_page, nvme::raw(nvme::log_page::changed_namespaces));
+}
+TEST(nvmf_admin, forgets_notices_of_what_was_read) { test_target().run(forgets_what_was_read); }
+
+}  // namespace
+}  // namespace varve::targets::nvmf::protocol_tests
