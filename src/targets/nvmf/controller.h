@@ -49,6 +49,7 @@ class controller {
         uint16_t qid;
         thread::thread* on;
         env::address peer;
+        bool ending = false;  // its connection has ended, or its host has said so; it goes when its commands have ended
     };
     std::vector<queue_entry> queues;
     bool ready = false;                // enabled by the host: I/O queues may connect

@@ -23,6 +23,7 @@ struct connect_outcome {
     nvme::status code = nvme::status::success;
     uint32_t result = 0;  // CNTLID, or which parameter was wrong
     std::shared_ptr<controller> ctrl;
+    enum class place : uint8_t { free, taken, left } queue_id = place::free;  // left: by a queue that is still ending
 };
 
 connect_outcome wrong_in_command(std::size_t offset) {
@@ -97,9 +98,11 @@ connect_outcome join_controller(subsystem& s, const connect_request& c) {
     if (k.hostnqn != c.hostnqn) return wrong_in_data(offsetof(nvme::connect_data, hostnqn));
     if (k.hostid != c.hostid) return wrong_in_data(offsetof(nvme::connect_data, host_id));
     if (k.discovery || c.qid > k.max_io_queues) return wrong_in_command(offsetof(nvme::connect_command, qid));
-    if (std::ranges::any_of(k.queues, [&](auto& e) { return e.qid == c.qid; }))
-        return {nvme::status::command_sequence_error, 0, nullptr};
     if (!k.ready) return {nvme::status::command_sequence_error, 0, nullptr};
+    if (auto had = std::ranges::find(k.queues, c.qid, &controller::queue_entry::qid); had != k.queues.end()) {
+        using enum connect_outcome::place;
+        return {nvme::status::invalid_queue_id, 0, nullptr, had->ending ? left : taken};
+    }
     k.queues.push_back({c.queue, c.qid, c.on, c.peer});
     return {nvme::status::success, k.id, *found};
 }
@@ -125,6 +128,28 @@ connect_outcome check_connect(target& t, const connect_request& c) {
     uint32_t most = c.qid == 0 ? limits.max_aq_depth : limits.max_queue_depth;
     if (c.entries < 2 || c.entries > most) return wrong_in_command(offsetof(nvme::connect_command, sqsize));
     return c.qid == 0 ? make_controller(*s, c, limits) : join_controller(*s, c);
+}
+
+// App thread. A host that has lost a queue, or closed it, connects the same again: what is left of the old one may
+// still wait for its device, or its end may not have come to our ears.
+task<connect_outcome> admit(target& t, const connect_request& c) {
+    constexpr time_ns patience_with_ending = 10 * seconds, patience = 100 * milliseconds;
+    const time_ns since = thread::thread::current()->now();
+    while (true) {
+        connect_outcome outcome = check_connect(t, c);
+        if (outcome.queue_id == connect_outcome::place::free) co_return outcome;
+        bool ending = outcome.queue_id == connect_outcome::place::left;
+        if (thread::thread::current()->now() - since >= (ending ? patience_with_ending : patience)) co_return outcome;
+        co_await sleep(1 * milliseconds);
+    }
+}
+
+// The controller hears that the queue is on its way out.
+void tell_ending(qpair& q) {
+    q.group.owner().system().app_thread().post([c = q.kept, queue = &q] {
+        for (auto& entry : c->queues)
+            if (entry.queue == queue) entry.ending = true;
+    });
 }
 
 void begin_admin(qpair& q, uint32_t keep_alive_ms) {
@@ -167,8 +192,7 @@ task<> connect(request& r) {
                           .transport = q.transport_name()};
     std::memcpy(asked.hostid.data(), data->host_id, asked.hostid.size());
     target& t = q.group.owner();
-    connect_outcome outcome = co_await call_on(t.system().app_thread(),
-                                               [&]() -> task<connect_outcome> { co_return check_connect(t, asked); });
+    connect_outcome outcome = co_await call_on(t.system().app_thread(), [&] { return admit(t, asked); });
     if (outcome.code != nvme::status::success) {
         // The host may try again: what it asks for may be configured a moment later, after a restart for one.
         r.status = outcome.code;
@@ -312,6 +336,7 @@ task<> fabrics(request& r) {
             if (q.ctrl == nullptr) co_return answer(r, nvme::status::command_sequence_error);
             if (q.id == 0) co_return answer(r, nvme::status::invalid_queue_id);
             q.enabled = false;
+            tell_ending(q);
             co_return answer(r, nvme::status::success);
         case nvme::fabrics_type::authentication_send:
         case nvme::fabrics_type::authentication_receive:
@@ -329,7 +354,7 @@ controller::~controller() = default;
 void quit(qpair& q) noexcept {
     if (q.ctrl == nullptr) return;
     q.enabled = false;
-    if (q.id != 0) return;
+    if (q.id != 0) return tell_ending(q);
     q.ctrl->state->keep_alive.cancel();
     abort_events(*q.ctrl, nvme::status::aborted_sq_deletion);
 }

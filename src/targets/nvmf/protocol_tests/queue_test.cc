@@ -99,5 +99,47 @@ task<> no_flow_control(test_target& t) {
 }
 TEST(nvmf_queue, no_flow_control) { test_target().run(no_flow_control); }
 
+// --- the same queue again
+
+task<> connects_again(test_target& t) {
+    test_host h(t), old(t), fresh(t, t.options.cpus - 1), twin(t);
+    co_await h.connect();
+    co_await old.connect_io(h.controller_id);
+    connect_wish wish{.qid = 1, .controller_id = h.controller_id};
+    reply r = co_await twin.associate(wish);  // the first is well
+    EXPECT_EQ(r.code(), status::invalid_queue_id);
+    EXPECT_FALSE(r.completion.dnr());
+    t.disk->hold = true;
+    old.submit(read_command(1, 0, 1));
+    co_await until([&] { return !t.disk->held.empty(); }, "a read at the disk");
+    old.line.end();
+    co_await fresh.open();
+    co_await fresh.init();
+    uint16_t connect = fresh.submit(connect_command(wish), connect_data_of(wish));
+    co_await sleep(2 * seconds);
+    EXPECT_EQ(fresh.line.from_target, "");
+    t.disk->let_go();
+    EXPECT_EQ((co_await fresh.reply_to(connect)).code(), status::success);
+    EXPECT_EQ(co_await fresh.status_of(read_command(1, 0, 1)), status::success);
+}
+TEST(nvmf_queue, connects_again) { test_target().run(connects_again); }
+TEST(nvmf_queue, connects_again_on_another_reactor) { test_target({.cpus = 2}).run(connects_again); }
+
+// The old one does not end: the new one is refused in the end, and may try again.
+task<> does_not_wait_for_ever(test_target& t) {
+    test_host h(t), old(t), fresh(t);
+    co_await h.connect();
+    co_await old.connect_io(h.controller_id);
+    t.disk->hold = true;
+    old.submit(read_command(1, 0, 1));
+    co_await until([&] { return !t.disk->held.empty(); }, "a read at the disk");
+    old.line.end();
+    reply r = co_await fresh.associate({.qid = 1, .controller_id = h.controller_id});
+    EXPECT_EQ(r.code(), status::invalid_queue_id);
+    EXPECT_FALSE(r.completion.dnr());
+    t.disk->let_go();
+}
+TEST(nvmf_queue, does_not_wait_for_ever) { test_target().run(does_not_wait_for_ever); }
+
 }  // namespace
 }  // namespace varve::targets::nvmf::protocol_tests
