@@ -11,6 +11,7 @@
 #include "targets/nvmf/poll_group.h"
 #include "targets/nvmf/subsystem.h"
 #include "targets/nvmf/target.h"
+#include "thread/awaits.h"
 
 namespace varve::targets::nvmf {
 
@@ -147,25 +148,45 @@ void async_event_request(request& r) noexcept {
     s.event_requests.push_back(&r);
 }
 
-// Base 5.1. What is executing in the block layer runs to its end; only event requests can be called back. Bit 0 of the
-// result says "not aborted".
-void abort(request& r) noexcept {
+// Base 5.1. Event requests are called back here, commands of other queues on the threads of those. Bit 0 of the result
+// says "not aborted".
+bool abort_event_request(controller& c, uint16_t command_id) noexcept {
+    auto& waiting = c.state->event_requests;
+    auto found = std::ranges::find_if(waiting, [&](request* w) { return w->command.cid == command_id; });
+    if (found == waiting.end()) return false;
+    request& aborted = **found;
+    waiting.erase(found);
+    aborted.status = nvme::status::aborted_by_request;
+    aborted.dnr = false;
+    aborted.queue->complete(aborted);
+    return true;
+}
+
+// App thread.
+task<qpair::recall> recall_on(controller& c, uint16_t queue_id, uint16_t command_id, bool again) {
+    auto found = std::ranges::find(c.queues, queue_id, &controller::queue_entry::qid);
+    if (queue_id == 0 || found == c.queues.end()) co_return qpair::recall::none;
+    // As in disconnect_later(): it is there when this arrives.
+    co_return co_await call_on(
+        *found->on, [=, queue = found->queue]() -> task<qpair::recall> { co_return queue->abort(command_id, again); });
+}
+
+task<> abort_task(request& r) {
     controller& c = *r.queue->ctrl;
     auto queue_id = static_cast<uint16_t>(r.command.cdw10.get());
     auto command_id = static_cast<uint16_t>(r.command.cdw10.get() >> 16);
-    if (queue_id == 0) {
-        auto& waiting = c.state->event_requests;
-        auto found = std::ranges::find_if(waiting, [&](request* w) { return w->command.cid == command_id; });
-        if (found != waiting.end()) {
-            request& aborted = **found;
-            waiting.erase(found);
-            aborted.status = nvme::status::aborted_by_request;
-            aborted.dnr = false;
-            aborted.queue->complete(aborted);
-            return answer(r, nvme::status::success, 0);
-        }
+    if (queue_id == 0) co_return answer(r, nvme::status::success, abort_event_request(c, command_id) ? 0 : 1);
+    const time_ns give_up = thread::thread::current()->now() + c.abort_patience;
+    auto outcome = qpair::recall::none;
+    for (bool again = false;; again = true) {
+        outcome = co_await call_on(c.of->owner().system().app_thread(),
+                                   [&] { return recall_on(c, queue_id, command_id, again); });
+        if (again && outcome == qpair::recall::none) outcome = qpair::recall::recalled;  // its data has come
+        bool over = thread::thread::current()->now() >= give_up || !r.queue->enabled;
+        if (outcome != qpair::recall::awaited || over) break;
+        co_await sleep(1 * milliseconds);
     }
-    answer(r, nvme::status::success, 1);
+    answer(r, nvme::status::success, outcome == qpair::recall::recalled ? 0 : 1);
 }
 
 void record_error(const request& r) {
@@ -217,7 +238,7 @@ void execute_admin(request& r) noexcept {
         case admin_opcode::async_event_request:
             return async_event_request(r);
         case admin_opcode::abort:
-            return abort(r);
+            return r.queue->group.spawn("abort", abort_task(r));
         case admin_opcode::keep_alive:
             if (c.state->keep_alive_ms == 0) return answer(r, nvme::status::keep_alive_invalid);
             return answer(r, nvme::status::success);

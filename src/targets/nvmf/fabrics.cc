@@ -215,8 +215,8 @@ task<> connect(request& r) {
     } else {
         ++stats.io_qpairs;
         ++stats.current_io_qpairs;
-        q.enabled = true;
     }
+    q.enabled = true;
     answer(r, nvme::status::success, outcome.result);
 }
 

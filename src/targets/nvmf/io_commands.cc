@@ -381,6 +381,15 @@ void fused_half_ended(request& r) noexcept {
     if (other->parked) finish(*other, other->broken);
 }
 
+bool abort_io(request& r) noexcept {
+    if (r.parked) {  // half of a fused pair: the other half goes with it
+        finish(r, nvme::status::aborted_by_request, false);
+        return true;
+    }
+    // Where it was submitted, which is not `channel` once the namespace is on its way out.
+    return r.view != nullptr && r.view->held->abort(r.io);
+}
+
 void execute_io(request& r) noexcept {
     qpair& q = *r.queue;
     if (!q.enabled) [[unlikely]]

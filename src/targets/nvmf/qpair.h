@@ -30,8 +30,14 @@ class qpair : public list_node<> {
     virtual void disconnect() noexcept = 0;
     // The queue size the host asked for in Connect is known now (entries, at least 2).
     virtual void resize(uint16_t entries) = 0;
-    // Finds a command under way by its identifier, for Abort. Null when there is none.
-    virtual request* find(uint16_t command_id) noexcept = 0;
+    // Calls a command back, if it can be had: it ends with aborted_by_request, then or soon.
+    enum class recall : uint8_t {
+        none,  // there is no such command, or it will end by itself
+        recalled,
+        awaited,  // it will be, when the data has come that the host was asked for
+    };
+    // `again`: only one that was awaited before.
+    virtual recall abort(uint16_t command_id, bool again) noexcept = 0;
     virtual const env::address& local() const noexcept = 0;
     virtual const env::address& peer() const noexcept = 0;
     virtual const char* transport_name() const noexcept = 0;
@@ -46,7 +52,7 @@ class qpair : public list_node<> {
     uint16_t head = 0;                                  // SQHD
     bool connecting = false;                            // Connect is under way
     bool sq_flow_control = true;                        // false when the host disabled it in Connect
-    bool enabled = false;  // I/O may be executed: the controller is ready. Cleared on reset/shutdown
+    bool enabled = false;  // commands may be executed: connected, and not about to end
     // Fused pairs are made of commands in the order in which they arrive, though data may complete them in another.
     request* fused_first = nullptr;  // the first half that arrived last, while nothing has followed it
     bool fused_lost = false;         // that first half has failed already
@@ -65,6 +71,7 @@ inline bool is_fused(const request& r) noexcept { return r.command.fused() != nv
 // both.
 void execute(request& r) noexcept;
 void execute_io(request& r) noexcept;
+bool abort_io(request& r) noexcept;         // of one that is being executed; false: it ends by itself
 void execute_admin(request& r) noexcept;    // admin.cc; starts a task
 void execute_fabrics(request& r) noexcept;  // fabrics.cc; starts a task
 

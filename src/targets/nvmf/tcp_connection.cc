@@ -104,7 +104,7 @@ tcp_connection::slot* tcp_connection::take_slot() noexcept {
     s->broken = nvme::status::success;
     s->memory = nullptr;
     s->received = 0;
-    s->in_capsule = s->digest_bad = false;
+    s->in_capsule = s->digest_bad = s->unwanted = false;
     return s;
 }
 
@@ -139,10 +139,30 @@ void tcp_connection::complete(request& r) noexcept {
     queue_send(s);
 }
 
-request* tcp_connection::find(uint16_t command_id) noexcept {
-    for (slot* s : _slots)
-        if (s->state != slot_state::free && s->command.cid == command_id) return s;
-    return nullptr;
+qpair::recall tcp_connection::abort(uint16_t command_id, bool again) noexcept {
+    auto found = std::ranges::find_if(_slots, [&](slot* s) {
+        return s->state != slot_state::free && s->command.cid == command_id && (!again || s->unwanted);
+    });
+    if (found == _slots.end() || _closing) return recall::none;
+    slot& s = **found;
+    switch (s.state) {
+        case slot_state::executing:
+            return abort_io(s) ? recall::recalled : recall::none;
+        case slot_state::waiting_for_buffer:
+            if (!group.buffers().cancel(s.wait)) return recall::none;  // its buffer is on the way
+            if (_receiving == &s) _receiving = nullptr;                // its data is skipped
+            fail(s, nvme::status::aborted_by_request, true);
+            resume_receive();
+            return recall::recalled;
+        case slot_state::sending_r2t:
+        case slot_state::receiving:  // the host sends the data that was asked for, whatever becomes of the command
+            s.unwanted = true;
+            return recall::awaited;
+        case slot_state::free:
+        case slot_state::responding:
+            break;
+    }
+    return recall::none;
 }
 
 void tcp_connection::disconnect() noexcept {

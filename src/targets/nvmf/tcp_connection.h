@@ -38,7 +38,7 @@ class tcp_connection final : public qpair, private env::socket_handler {
     void complete(request& r) noexcept override;
     void disconnect() noexcept override;
     void resize(uint16_t entries) override;
-    request* find(uint16_t command_id) noexcept override;
+    recall abort(uint16_t command_id, bool again) noexcept override;
     const env::address& local() const noexcept override { return _socket->local(); }
     const env::address& peer() const noexcept override { return _socket->peer(); }
     const char* transport_name() const noexcept override { return "TCP"; }
@@ -56,6 +56,7 @@ class tcp_connection final : public qpair, private env::socket_handler {
         slot_state state = slot_state::free;
         bool to_host = false;
         bool in_capsule = false;
+        bool unwanted = false;    // to be aborted as soon as its data is here
         bool digest_bad = false;  // data of an H2CData did not match its digest: the command fails when all is here
     };
     using slot_queue = queue<slot>;

@@ -366,6 +366,8 @@ void tcp_connection::data_complete() noexcept {
     if (s == nullptr || (!s->in_capsule && s->received < s->data_length)) return;
     // A wrong data digest fails the command only (TCP 3.3.2.2), and the host may try again.
     if (s->digest_bad) return fail(*s, nvme::status::transient_transport_error, true);
+    if (s->unwanted) [[unlikely]]
+        return fail(*s, nvme::status::aborted_by_request, true);
     s->state = slot_state::executing;
     execute(*s);
 }

@@ -24,6 +24,9 @@ nvme::sqe identify(nvme::cns what, uint32_t nsid = 0) {
     c.nsid = nsid;
     return c;
 }
+nvme::sqe abort(uint16_t queue, uint16_t cid) {
+    return admin_command(admin_opcode::abort, 0, static_cast<uint32_t>(queue) | static_cast<uint32_t>(cid) << 16);
+}
 nvme::sqe event_request() { return admin_command(admin_opcode::async_event_request); }
 
 // --- keep-alive
@@ -138,6 +141,55 @@ task<> resets_features(test_target& t) {
     EXPECT_EQ((co_await h.command(host)).data[0], '\7');  // it is Connect's
 }
 TEST(nvmf_admin, resets_features) { test_target().run(resets_features); }
+
+// --- Abort
+
+task<> aborts_at_the_device(test_target& t) {
+    test_host h(t), q(t, t.options.cpus - 1);
+    co_await h.connect();
+    co_await q.connect_io(h.controller_id);
+    t.disk->hold = t.disk->abortable = true;
+    uint16_t first = q.submit(read_command(1, 0, 1)), second = q.submit(read_command(1, 8, 1));
+    co_await until([&] { return t.disk->held.size() == 2; }, "reads at the disk");
+    EXPECT_EQ((co_await h.command(abort(1, 77))).dw0(), 1u);      // no such command
+    EXPECT_EQ((co_await h.command(abort(2, second))).dw0(), 1u);  // no such queue
+    reply done = co_await h.command(abort(1, second));
+    EXPECT_EQ(done.code(), status::success);
+    EXPECT_EQ(done.dw0(), 0u);
+    reply r = co_await q.next_reply();
+    EXPECT_EQ(r.cid(), second);
+    EXPECT_EQ(r.code(), status::aborted_by_request);
+    EXPECT_FALSE(r.completion.dnr());
+    t.disk->abortable = false;  // it cannot be had
+    EXPECT_EQ((co_await h.command(abort(1, first))).dw0(), 1u);
+    t.disk->let_go();
+    EXPECT_EQ((co_await q.reply_to(first)).code(), status::success);
+    uint16_t event = h.submit(event_request());
+    EXPECT_EQ((co_await h.command(abort(0, event))).dw0(), 0u);
+    EXPECT_EQ((co_await h.reply_to(event)).code(), status::aborted_by_request);
+}
+TEST(nvmf_admin, aborts_at_the_device) { test_target().run(aborts_at_the_device); }
+TEST(nvmf_admin, aborts_at_the_device_of_another_reactor) { test_target({.cpus = 2}).run(aborts_at_the_device); }
+
+// The data that was asked for has to come first.
+task<> aborts_writes(test_target& t) {
+    test_host h(t), q(t);
+    co_await h.connect();
+    co_await q.connect_io(h.controller_id);
+    q.answer_r2t = false;
+    for (bool in_time : {true, false}) {
+        uint16_t write = q.submit(write_command(1, 0, 8, false), pattern(4096, 1));
+        auto asked = read_as<tcp::r2t>(co_await q.receive());
+        uint16_t command = h.submit(abort(1, write));
+        co_await sleep((in_time ? 500 : 1500) * milliseconds);
+        EXPECT_EQ(h.line.from_target.empty(), in_time);
+        q.answer(asked);
+        EXPECT_EQ((co_await q.reply_to(write)).code(), status::aborted_by_request);
+        EXPECT_EQ((co_await h.reply_to(command)).dw0(), in_time ? 0u : 1u);
+    }
+    EXPECT_TRUE(t.disk->seen.empty());
+}
+TEST(nvmf_admin, aborts_writes_when_their_data_is_here) { test_target().run(aborts_writes); }
 
 // --- log pages and events
 

@@ -17,7 +17,8 @@ class test_disk final : public bdev::device {
   public:
     explicit test_disk(bdev::properties p) : device(std::move(p)), blocks(num_blocks() * block_size()) {}
 
-    bool hold = false;  // requests wait for let_go()
+    bool hold = false;       // requests wait for let_go()
+    bool abortable = false;  // and can be recalled meanwhile
     bdev::status answer = bdev::status::ok;
     std::vector<std::byte> blocks;
     struct waiting {
@@ -46,6 +47,11 @@ class test_disk final : public bdev::device {
             of.seen.push_back(r.operation);
             if (of.hold) return of.held.push_back({&r, thread::thread::current()});
             bdev::complete_later(r, of.answer == bdev::status::ok ? of.perform(r) : of.answer);
+        }
+        bool do_abort(bdev::io& r) noexcept override {
+            if (!of.abortable || std::erase_if(of.held, [&](auto& w) { return w.request == &r; }) == 0) return false;
+            bdev::complete_later(r, bdev::status::aborted);
+            return true;
         }
         test_disk& of;
     };
