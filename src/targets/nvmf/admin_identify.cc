@@ -152,11 +152,11 @@ nvme::status fill_descriptors(const exported_namespace& ns, page& out) {
     return nvme::status::success;
 }
 
-// Active namespaces after the one named, ascending. With `all`, also those this host does not see.
-void fill_list(const question& q, bool all, nvme::namespace_list& list) {
+// Namespaces this host sees after the one named, ascending: every allocated one is active.
+void fill_list(const question& q, nvme::namespace_list& list) {
     std::size_t n = 0;
     for (auto& ns : q.ctrl.of->namespaces) {
-        if (!ns || ns->options.nsid <= q.nsid || (!all && !visible(q, *ns))) continue;
+        if (!ns || ns->options.nsid <= q.nsid || !visible(q, *ns)) continue;
         if (n == std::size(list.ids)) break;
         list.ids[n++] = ns->options.nsid;
     }
@@ -227,7 +227,7 @@ identify_answer make_answer(const question& q) {
             } else if (q.set != nvme::command_set::nvm) {
                 a.code = nvme::status::invalid_field;
             } else {
-                fill_list(q, q.what == nvme::cns::allocated_namespace_list, a.as<nvme::namespace_list>());
+                fill_list(q, a.as<nvme::namespace_list>());
             }
             return a;
         case nvme::cns::controller_list:
@@ -247,8 +247,15 @@ identify_answer make_answer(const question& q) {
         case nvme::cns::command_sets:
             a.as<nvme::command_set_vectors>().vectors[0] = 1;
             return a;
-        default:
+        case nvme::cns::active_namespace:
+        case nvme::cns::allocated_namespace:
+        case nvme::cns::namespace_descriptors:
+        case nvme::cns::command_set_namespace:
+        case nvme::cns::independent_namespace:
             identify_one(q, a);
+            return a;
+        default:
+            a.code = nvme::status::invalid_field;
             return a;
     }
 }

@@ -52,7 +52,7 @@ class qpair : public list_node<> {
     uint16_t head = 0;                                  // SQHD
     bool connecting = false;                            // Connect is under way
     bool sq_flow_control = true;                        // false when the host disabled it in Connect
-    bool enabled = false;  // commands may be executed: connected, and not about to end
+    bool enabled = false;                               // commands may be executed: connected, and not about to end
     // Fused pairs are made of commands in the order in which they arrive, though data may complete them in another.
     request* fused_first = nullptr;  // the first half that arrived last, while nothing has followed it
     bool fused_lost = false;         // that first half has failed already

@@ -102,7 +102,7 @@ task<uint32_t> subsystem::add_namespace(namespace_options wanted) {
     if (namespaces.size() < nsid) namespaces.resize(nsid);
     namespaces[nsid - 1] = std::move(ns);
     co_await publish(nsid);
-    namespaces_changed(nsid);
+    namespaces_changed(*find_namespace(nsid));
     co_return nsid;
 }
 
@@ -133,9 +133,11 @@ task<> subsystem::remove_namespace(uint32_t nsid) {
 task<> subsystem::remove_locked(uint32_t nsid) {
     for (auto& group : _target.groups())
         co_await call_on(group->thread(), [&] { return group->close_view(*this, nsid); });
-    namespaces[nsid - 1] = nullptr;
+    auto gone = std::move(namespaces[nsid - 1]);
     while (!namespaces.empty() && !namespaces.back()) namespaces.pop_back();
-    namespaces_changed(nsid);
+    // Who saw it does not by that see another with its number.
+    for (auto& c : controllers) c->take_visible(visible_to(c->hostnqn));
+    namespaces_changed(*gone);
 }
 
 // From the bdev layer, on the app thread: the work is done in a task of the target's.
@@ -153,11 +155,13 @@ task<> subsystem::follow_device(uint32_t nsid, uint64_t serial, bdev::device_eve
     if (ns == nullptr || ns->serial != serial) co_return;  // removed meanwhile
     if (e == bdev::device_event::removed) co_return co_await remove_locked(nsid);
     co_await publish(nsid);
-    namespaces_changed(nsid);
+    namespaces_changed(*ns);
 }
 
-void subsystem::namespaces_changed(uint32_t nsid) {
-    for (auto& c : controllers) c->home->post([c, nsid] { notify_namespace_changed(*c, nsid); });
+void subsystem::namespaces_changed(const exported_namespace& ns) {
+    for (auto& c : controllers)
+        if (!ns.options.no_auto_visible || ns.hosts.contains(c->hostnqn))
+            c->home->post([c, nsid = ns.options.nsid] { notify_namespace_changed(*c, nsid); });
 }
 
 result<> subsystem::show(uint32_t nsid, const std::string& hostnqn, bool visible) {

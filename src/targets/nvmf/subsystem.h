@@ -124,7 +124,7 @@ class subsystem {
     task<> remove_locked(uint32_t nsid);
     void device_changed(uint32_t nsid, uint64_t serial, bdev::device_event e);
     task<> follow_device(uint32_t nsid, uint64_t serial, bdev::device_event e);
-    void namespaces_changed(uint32_t nsid);
+    void namespaces_changed(const exported_namespace& ns);  // to those who see it
     void ana_changed();
     task<> disconnect_if(std::move_only_function<bool(const controller&)> chosen);
     static void disconnect_later(std::shared_ptr<controller> keep, const controller::queue_entry& entry);

@@ -235,5 +235,62 @@ task<> forgets_what_was_read(test_target& t) {
 }
 TEST(nvmf_admin, forgets_notices_of_what_was_read) { test_target().run(forgets_what_was_read); }
 
+// --- Identify, and namespaces that not everybody sees
+
+task<> identifies_nothing_else(test_target& t) {
+    test_host h(t);
+    co_await h.connect();
+    for (uint32_t nsid : {0u, 1u, 7u, 99u})
+        for (uint32_t cns : {0x0au, 0x1bu, 0x33u, 0xffu})
+            EXPECT_EQ(co_await h.status_of(identify(static_cast<nvme::cns>(cns), nsid)), status::invalid_field);
+    for (nvme::cns what : {nvme::cns::active_namespace, nvme::cns::allocated_namespace})
+        EXPECT_EQ(co_await h.status_of(identify(what, 0)), status::invalid_namespace_or_format);
+}
+TEST(nvmf_admin, identifies_nothing_else) { test_target().run(identifies_nothing_else); }
+
+task<> hides(test_target& t) {
+    bdev::properties p = test_options::whole_disk();
+    p.name = "hidden";
+    co_await t.add_disk(p);
+    connect_wish other;
+    other.hostnqn = "nqn.2014-08.org.nvmexpress:other";
+    test_host blind(t), sees(t), q(t), r(t);
+    co_await blind.connect();
+    co_await sees.connect(other);
+    co_await q.connect_io(blind.controller_id);
+    co_await r.connect_io(sees.controller_id, {.qid = 1, .hostnqn = other.hostnqn});
+    uint16_t told = sees.submit(event_request()), untold = blind.submit(event_request());
+    auto listed = [](test_host& h, nvme::cns what) -> task<uint32_t> {
+        co_return read_as<nvme::namespace_list>((co_await h.command(identify(what, 1))).data).ids[0];
+    };
+    auto expect = [&](bool seen) -> task<> {
+        for (nvme::cns what : {nvme::cns::active_namespace_list, nvme::cns::allocated_namespace_list}) {
+            EXPECT_EQ(co_await listed(blind, what), 0u);
+            EXPECT_EQ(co_await listed(sees, what), seen ? 2u : 0u);
+        }
+        EXPECT_EQ(co_await r.status_of(read_command(2, 0, 1)),
+                  seen ? status::success : status::invalid_namespace_or_format);
+        EXPECT_EQ(co_await q.status_of(read_command(2, 0, 1)), status::invalid_namespace_or_format);
+    };
+    for (int round = 0; round < 2; ++round) {
+        co_await t.cnode1->add_namespace({.nsid = 2, .bdev_name = "hidden", .no_auto_visible = true});
+        co_await expect(false);  // in the second round, too: it is another
+        EXPECT_TRUE(t.cnode1->show(2, other.hostnqn, true));
+        co_await expect(true);
+        EXPECT_EQ((co_await sees.reply_to(told)).code(), status::success);
+        co_await sees.command(log_command(nvme::log_page::changed_namespaces, 4096));
+        told = sees.submit(event_request());
+        co_await t.cnode1->remove_namespace(2);
+        EXPECT_EQ((co_await sees.reply_to(told)).code(), status::success);
+        co_await sees.command(log_command(nvme::log_page::changed_namespaces, 4096));
+        told = sees.submit(event_request());
+    }
+    EXPECT_EQ(blind.line.from_target, "");
+    reply log = co_await blind.command(log_command(nvme::log_page::changed_namespaces, 4096));
+    EXPECT_EQ(log.data, std::string(4096, '\0'));
+    (void)untold;
+}
+TEST(nvmf_admin, hides_namespaces) { test_target().run(hides); }
+
 }  // namespace
 }  // namespace varve::targets::nvmf::protocol_tests
