@@ -283,6 +283,20 @@ TEST(blob_check, torn_pages_are_mended_from_the_double_write_area) {
     EXPECT_FALSE(inspect(foreign)->store()->extension->double_write.exists());
 }
 
+TEST(blob_check, a_double_write_area_that_others_use) {
+    store s;
+    format::blob_record& r = s.record(store::old);
+    r.pages = {store::old, 52};
+    s.write(r);
+    s.put(13, {});
+    s.pages_used.reset(13);
+    s.write_masks();
+    expect_repaired(
+        s, {"lost_double_write note pages 52, where varve kept images", "leaked error used_page_mask: pages 50-51"}, 0);
+    repair(s);
+    EXPECT_FALSE(inspect(s)->store()->extension->double_write.exists());
+}
+
 TEST(blob_check, pages_that_cannot_be_read) {
     store s;
     s.bad_pages = {s.offset_of(4)};

@@ -106,6 +106,7 @@ void examiner::replay_double_write() {
     const format::bit_mask* used = _e.mask(mask_type::used_pages);
     if (used == nullptr) return;
     if (!used->all(area.first, area.page_count())) {
+        _out.double_write_lost = true;
         report(
             problem::lost_double_write, severity::note,
             fmt::format("pages {}-{}, where varve keeps images of pages it rewrites, are marked as free: the store was "

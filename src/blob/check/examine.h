@@ -51,7 +51,8 @@ struct examination {
     // blob may own them.
     format::bit_mask used_pages, used_clusters, used_blobids;
     std::vector<uint32_t> stale_roots;
-    bool loadable = false;  // the next load will work; blobs with errors may be missing after it
+    bool double_write_lost = false;  // others use its pages, or may
+    bool loadable = false;           // the next load will work; blobs with errors may be missing after it
 
     uint64_t errors() const noexcept;
     const examined_blob* find(format::blob_id id) const noexcept;

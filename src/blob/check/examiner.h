@@ -45,6 +45,7 @@ class examiner {
     void link_parents();
     void find_half_made(examined_blob& b, std::string_view mark);
     void claim();
+    void claim_double_write();
     void claim_page(const examined_blob& b, uint32_t page);
     void claim_cluster(const examined_blob& b, uint32_t cluster);
     bool may_share(const examined_blob& a, const examined_blob& b) const noexcept;

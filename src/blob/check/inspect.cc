@@ -32,7 +32,8 @@ void take_pages(evidence& e, storage& from, piece& p, uint32_t first, uint32_t c
 void read_metadata(evidence& e, storage& from) {
     const auto& g = e.layout();
     const uint32_t per_piece = std::max<uint32_t>(1, piece_bytes / g.md_page_size);
-    std::vector<std::byte> memory(std::size_t{per_piece} * g.md_page_size * pieces_at_once);
+    const uint64_t pages_at_once = std::min<uint64_t>(g.md.count, uint64_t{per_piece} * pieces_at_once);
+    std::vector<std::byte> memory(pages_at_once * g.md_page_size);
     std::vector<piece> pieces;
     for (uint64_t at = 0; at < g.md.count;) {
         const uint64_t begin = at;

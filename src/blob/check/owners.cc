@@ -107,21 +107,25 @@ void examiner::claim() {
             }
         }
     }
-    const auto* extension = _super.extension ? &*_super.extension : nullptr;
+    claim_double_write();
+}
+
+void examiner::claim_double_write() {
     const format::bit_mask* used = _e.mask(format::mask_type::used_pages);
-    if (extension == nullptr || used == nullptr || !extension->double_write.exists()) return;
-    const auto& area = extension->double_write;
+    if (!_super.extension || used == nullptr || !_super.extension->double_write.exists()) return;
+    const auto& area = _super.extension->double_write;
     if (!used->all(area.first, area.page_count())) return;
-    for (uint32_t page = area.first; page < area.first + area.page_count(); ++page) {
-        _out.used_pages.set(page);
-        if (_page_owner[page] == 0) continue;
-        const examined_blob& b = _out.blobs[_page_owner[page] - 1];
-        finding& f =
-            report(problem::shared_page, severity::error,
-                   fmt::format("page {}: blob {:#x} uses it, and it is in the double-write area", page, b.id()));
-        f.blobs = {b.id()};
-        f.pages = {page};
-    }
+    std::vector<uint32_t> taken;
+    for (uint32_t page = area.first; page < area.first + area.page_count(); ++page)
+        if (_page_owner[page] != 0) taken.push_back(page);
+    if (taken.empty()) return _out.used_pages.set(area.first, area.page_count());
+    _out.double_write_lost = true;
+    finding& f =
+        report(problem::lost_double_write, severity::note,
+               fmt::format("pages {}, where varve kept images of pages it rewrites, are used by blobs by now; the "
+                           "next load takes other pages",
+                           in_words(taken)));
+    f.pages = taken;
 }
 
 void examiner::report_shared() {

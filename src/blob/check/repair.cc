@@ -197,8 +197,7 @@ class planner {
         if (s.extension) {
             ++s.extension->sequence;
             s.extension->next_stamp = stamp_after_all();
-            const auto& area = s.extension->double_write;
-            if (area.exists() && !_found.used_pages.all(area.first, area.page_count())) s.extension->double_write = {};
+            if (_found.double_write_lost) s.extension->double_write = {};
         }
         add(0, _e.super_page(), format::encode_super(s), damaged ? "super block: made whole" : "super block: unloaded");
     }
