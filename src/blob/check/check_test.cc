@@ -94,6 +94,9 @@ TEST(blob_check, shared_clusters_set_both_owners_aside) {
     const auto after = check_of(s);
     for (uint32_t root : {store::thick, store::thin})
         EXPECT_EQ(after.find(format::id_of_root_page(root))->record.access(), format::blob_access::read_only);
+    EXPECT_NE(
+        after.find(format::id_of_root_page(store::thick))->record.flags.invalid & format::invalid_flag::internal_xattrs,
+        0u);
     EXPECT_THAT(all_text(after), HasSubstr("set_aside note blob 0x100000001 (read only): was set aside: clusters"));
 }
 
@@ -135,7 +138,9 @@ TEST(blob_check, stale_chain_page) {
     s.poke(13, 12, le32(99));
     expect_repaired(s, {"page 13: stamp is 99", "of another time"}, 0);
     repair(s);
-    EXPECT_EQ(check_of(s).find(format::id_of_root_page(store::old))->record.pages.size(), 1u);
+    const auto after = check_of(s);
+    EXPECT_EQ(after.find(format::id_of_root_page(store::old))->record.pages.size(), 1u);
+    EXPECT_FALSE(after.find(format::id_of_root_page(store::old))->broken()) << "the chain should end where it was cut";
 }
 
 TEST(blob_check, chains_that_lead_nowhere) {
@@ -151,7 +156,9 @@ TEST(blob_check, clusters_outside_of_the_store) {
     s.poke(2, 16 + 9 + 4, le32(64));
     expect_repaired(s, {"bad_page error blob 0x100000001: page 2: cluster 1 of the blob is at 64"}, 0);
     repair(s);
-    EXPECT_EQ(check_of(s).find(format::id_of_root_page(store::thick))->allocated, 4u);
+    const auto after = check_of(s);
+    EXPECT_EQ(after.find(format::id_of_root_page(store::thick))->allocated, 4u);
+    EXPECT_FALSE(after.find(format::id_of_root_page(store::thick))->broken());
 }
 
 TEST(blob_check, damaged_root_is_an_error_that_stays) {
@@ -270,6 +277,12 @@ TEST(blob_check, torn_pages_are_mended_from_the_double_write_area) {
     expect_repaired(s, {"torn_write"}, 0);
     repair(s);
     EXPECT_EQ(s.get(4), whole);
+
+    store unloaded;  // nothing was under way when it was
+    unloaded.put(57, format::encode_double_write(header));
+    unloaded.put(58, whole);
+    unloaded.damage(4);
+    EXPECT_THAT(all_text(check_of(unloaded)), HasSubstr("bad_page error blob 0x100000003: page 4"));
 
     store foreign(false);  // SPDK recovered it since: its mask lacks the area
     foreign.put(57, format::encode_double_write(header));

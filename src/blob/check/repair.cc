@@ -77,6 +77,7 @@ void add_reason(page_bytes& page, std::string text) {
     put(page, end, w);
     std::memcpy(page.data() + end + sizeof w, format::xattr_set_aside.data(), format::xattr_set_aside.size());
     std::memcpy(page.data() + end + fixed, text.data(), text.size());
+    set_flags(page, format::invalid_flag::internal_xattrs, 0);
 }
 
 class planner {

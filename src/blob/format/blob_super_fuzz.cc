@@ -16,7 +16,8 @@ void check_geometry(const geometry& g, const device_shape& device) {
     VARVE_ASSERT(g.size.value <= device.size.value && g.first_data_cluster <= g.cluster_count);
     VARVE_ASSERT(g.offset_of_md_page(g.md.count) <= g.offset_of_cluster(g.first_data_cluster));
     VARVE_ASSERT(g.offset_of_cluster(g.cluster_count) <= device.size.value);
-    for (page_range r : {g.page_mask, g.cluster_mask, g.blobid_mask}) VARVE_ASSERT(r.first + r.count <= g.md.first);
+    for (page_range r : {g.page_mask, g.cluster_mask, g.blobid_mask})
+        VARVE_ASSERT(r.count == 0 || r.first + r.count <= g.md.first);
     VARVE_ASSERT(g.cluster_count_max() >= g.cluster_count);
     if (auto larger = grown(g, {{device.size.value * 2}, device.block_size}))
         check_geometry(*larger, {larger->size, 512});
