@@ -32,8 +32,9 @@ struct properties {
     bdev::protection protection;
 
     op_set offered = op_bit(op::read) | op_bit(op::write);  // what the module does itself; the rest is emulated
-    bool write_cache = false;  // what is written is safe only after a flush; a flush is never lost on the way
-    bool is_volatile = false;  // the contents end with the process
+    bool write_cache = false;   // what is written is safe only after a flush; a flush is never lost on the way
+    bool is_volatile = false;   // the contents end with the process
+    bool unmap_zeroes = false;  // what was unmapped reads as zeroes
     bool read_only = false;
     bool can_abort = false;  // single requests can be recalled
     // No layer down to the medium touches the memory of a read marked io::leave_memory.

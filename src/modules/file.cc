@@ -194,6 +194,7 @@ properties properties_of(const aio_params& p, const env::file& target, uint32_t 
     }
     out.read_only = target.read_only();
     out.write_cache = !target.read_only();
+    out.unmap_zeroes = target.can_unmap();
     out.alignment = target.alignment();
     out.max_segments = segments_max;
     return out;

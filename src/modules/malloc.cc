@@ -158,6 +158,7 @@ properties properties_of(const create_params& p) {
     out.offered = op_bit(op::read) | op_bit(op::write) | op_bit(op::unmap) | op_bit(op::write_zeroes) |
                   op_bit(op::flush) | op_bit(op::compare) | op_bit(op::copy);
     out.is_volatile = true;
+    out.unmap_zeroes = true;
     out.can_abort = true;
     out.optimal_io_boundary = p.optimal_io_boundary;
     out.split_on_boundary = p.optimal_io_boundary != 0;
