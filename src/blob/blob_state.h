@@ -1,0 +1,74 @@
+// One blob as its store holds it. Store's thread, except for what is marked; users have a blob_ref (store.h).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "bdev/registry.h"
+#include "blob/cluster_map.h"
+#include "blob/format/record.h"
+#include "thread/sync.h"
+
+namespace varve::blob {
+
+class store;
+struct errand;
+
+// A cluster of a blob that has been found a place, not yet in its metadata.
+struct mapping {
+    uint64_t index = 0;
+    uint32_t cluster = no_cluster;
+    event over;
+    std::optional<error> failed;
+};
+
+struct blob_state {
+    blob_state(store& s, blob::format::blob_id i) : owner(s), id(i) {}
+
+    store& owner;
+    const format::blob_id id;
+    // --- any thread
+    layout_slot slot{nullptr};
+    std::atomic<bool> unsaved{false};  // clusters are mapped in memory and not yet on the media
+
+    // --- as on disk, or as the next commit makes it
+    format::blob_record record;          // extent_pages and runs are made from what follows when it is written
+    std::vector<uint32_t> extent_pages;  // by index; 0: none
+    std::unique_ptr<layout> current;     // what slot points to
+    uint64_t allocated = 0;              // clusters of its own
+    blob_state* parent = nullptr;        // the snapshot below
+    std::vector<blob_state*> clones;
+    std::string damage;  // not empty: set aside, and why
+
+    unsigned opens = 0;
+    bool busy = false;               // a long operation works on it; others get errc::busy
+    bool hidden = false;             // a draft of a snapshot
+    mutex md;                        // held from reading the record to having changed it
+    bdev::device* device = nullptr;  // what serves it, for freezing
+
+    // --- first writes
+    std::map<uint64_t, std::vector<errand*>> wanted;  // cluster index -> requests that wait for it
+    std::vector<mapping*> to_map;
+    bool mapping_runs = false;
+    std::set<uint64_t> unsaved_extents;  // indices of extent pages that differ from the media
+
+    bool set_aside() const noexcept { return !damage.empty(); }
+    bool thin() const noexcept { return record.thin(); }
+    bool read_only() const noexcept {
+        return record.access() == format::blob_access::read_only || record.access() == format::blob_access::none;
+    }
+    // Gives the old one, which other threads may still be reading: store::retire.
+    [[nodiscard]] std::unique_ptr<layout> replace_layout(std::unique_ptr<layout> l) noexcept {
+        slot.store(l.get(), std::memory_order_release);
+        current.swap(l);
+        return l;
+    }
+};
+
+// As internal xattrs have it.
+std::string text_of(format::blob_id id);
+
+}  // namespace varve::blob

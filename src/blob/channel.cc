@@ -1,0 +1,149 @@
+#include "blob/channel.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "blob/store.h"
+
+namespace varve::blob {
+
+using bdev::io;
+using bdev::op;
+using bdev::status;
+
+blob_channel::blob_channel(blob_state& of, bdev::channel_ref base)
+    : _slot(of.slot),
+      _base(std::move(base)),
+      _cluster_blocks(of.owner.geometry().cluster_size / of.owner.base().block_size()),
+      _shift(std::has_single_bit(_cluster_blocks) ? static_cast<uint8_t>(std::countr_zero(_cluster_blocks)) : 0),
+      _block_size(of.owner.base().block_size()),
+      _blob(of) {}
+
+void blob_channel::do_submit(io& r) noexcept {
+    uint64_t index = cluster_of(r.lba);
+    const layout& l = *_slot.load(std::memory_order_acquire);
+    if (r.operation <= op::write && r.flags == 0 && index < l.size) [[likely]] {
+        uint32_t cluster = l.entries[index].load(std::memory_order_acquire);
+        if (cluster != no_cluster) [[likely]] {
+            r.lba += (uint64_t{cluster} - index) * _cluster_blocks;
+            return _base->submit(r);
+        }
+    }
+    uncommon(r, index);
+}
+
+void blob_channel::uncommon(io& r, uint64_t index) noexcept {
+    if (r.operation == op::flush) {
+        if (!_blob.unsaved.load(std::memory_order_acquire)) return _base->submit(r);
+        return send(r, 0, errand::purpose::flush);
+    }
+    const layout& l = *_slot.load(std::memory_order_acquire);
+    if (index >= l.size) return bdev::complete_later(r, status::out_of_range);
+    uint32_t cluster = l.at(index);
+    if (cluster == no_cluster) return absent(r, index, find_source(&l, index));
+    r.lba += (uint64_t{cluster} - index) * _cluster_blocks;
+    if ((r.flags & io::fua) != 0 && r.operation != op::read && _blob.unsaved.load(std::memory_order_acquire)) {
+        r.push(forced_written, this);  // the data is safe then; where it lies must be, too
+    }
+    _base->submit(r);
+}
+
+void blob_channel::absent(io& r, uint64_t index, source from) noexcept {
+    switch (r.operation) {
+        case op::read:
+            if (from.cluster != no_cluster) {
+                r.lba += (uint64_t{from.cluster} - index) * _cluster_blocks;
+                return _base->submit(r);
+            }
+            {
+                std::size_t left = std::size_t{r.blocks} * _block_size;
+                for (uint32_t i = 0; i < r.iov_count && left > 0; ++i) {
+                    std::size_t here = std::min(left, r.iov[i].iov_len);
+                    std::memset(r.iov[i].iov_base, 0, here);
+                    left -= here;
+                }
+            }
+            return bdev::complete_later(r, status::ok);
+        case op::unmap:  // there is nothing of its own to give up
+            return bdev::complete_later(r, status::ok);
+        case op::write_zeroes:
+            if (from.is_zeroes()) return bdev::complete_later(r, status::ok);
+            [[fallthrough]];
+        default:
+            return send(r, index, errand::purpose::cluster);
+    }
+}
+
+void blob_channel::forced_written(io& r, void* self) noexcept {
+    auto& me = *static_cast<blob_channel*>(self);
+    if (r.status != status::ok) return bdev::complete(r);
+    me.send(r, 0, errand::purpose::flush);
+}
+
+void blob_channel::send(io& r, uint64_t index, errand::purpose what) noexcept {
+    errand* e = _free;
+    if (e == nullptr) {
+        e = _errands.emplace_back(std::make_unique<errand>()).get();
+        e->from = this;
+        e->blob = &_blob;
+    } else {
+        _free = e->next_free;
+    }
+    e->request = &r;
+    e->index = index;
+    e->what = what;
+    e->run = [](work& w) noexcept {
+        auto& it = static_cast<errand&>(w);
+        it.blob->owner.want(it);
+    };
+    _blob.owner.home().post(*e);
+}
+
+void blob_channel::come_back(errand& e) noexcept {
+    e.run = [](work& w) noexcept {
+        auto& it = static_cast<errand&>(w);
+        it.from->returned(it);
+    };
+    on_thread().post(e);
+}
+
+void blob_channel::returned(errand& e) noexcept {
+    io& r = *e.request;
+    status outcome = e.outcome;
+    errand::purpose what = e.what;
+    e.next_free = _free;
+    _free = &e;
+    if (outcome != status::ok || what == errand::purpose::flush) return bdev::complete(r, outcome);
+    do_submit(r);
+}
+
+bdev::properties blob_ref::properties(std::string name) const {
+    const store& s = _blob->owner;
+    const bdev::properties& base = _blob->owner.base().device().props();
+    bdev::properties p;
+    p.name = std::move(name);
+    p.block_size = base.block_size;
+    uint32_t cluster_blocks = s.geometry().cluster_size / base.block_size;
+    p.num_blocks = clusters() * cluster_blocks;
+    p.physical_block_size = base.physical_block_size;
+    p.offered = bdev::op_bit(op::read) | bdev::op_bit(op::write) | bdev::op_bit(op::unmap) |
+                bdev::op_bit(op::write_zeroes) | bdev::op_bit(op::flush);
+    p.write_cache = base.write_cache;
+    p.is_volatile = base.is_volatile;
+    p.read_only = read_only();
+    p.alignment = base.alignment;
+    p.max_segments = base.max_segments;
+    // The largest power of two that divides a cluster: a request inside it is inside the cluster.
+    p.optimal_io_boundary = cluster_blocks & (~cluster_blocks + 1);
+    p.split_on_boundary = true;
+    p.numa_id = base.numa_id;
+    p.frames = static_cast<uint8_t>(base.frames + 2);
+    return p;
+}
+
+std::unique_ptr<bdev::channel> blob_ref::open_channel() const {
+    return std::make_unique<blob_channel>(*_blob, _blob->owner.base().open_channel());
+}
+
+}  // namespace varve::blob

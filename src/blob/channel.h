@@ -1,0 +1,58 @@
+// A blob on one thread. Requests to clusters the blob has go straight down: one lookup, one changed address. The rest:
+//   reads of what it does not have   come from the snapshot or device below, or are zeroes
+//   writes to what it does not have  wait while the store's thread gives it a cluster with the contents it had, then
+//                                    go the common way
+// Every request lies in one cluster (properties: optimal_io_boundary).
+#pragma once
+
+#include <memory>
+
+#include "bdev/channel.h"
+#include "bdev/descriptor.h"
+#include "blob/cluster_map.h"
+#include "util/list.h"
+
+namespace varve::blob {
+
+struct blob_state;
+class blob_channel;
+
+// A request on its way to the store's thread and back.
+struct errand : work {
+    blob_channel* from = nullptr;
+    bdev::io* request = nullptr;
+    blob_state* blob = nullptr;
+    uint64_t index = 0;  // cluster of the blob
+    enum class purpose : uint8_t { cluster, flush } what = purpose::cluster;
+    bdev::status outcome = bdev::status::ok;
+    errand* next_free = nullptr;
+};
+
+class blob_channel final : public bdev::channel {
+  public:
+    // The base's channel of this thread.
+    blob_channel(blob_state& of, bdev::channel_ref base);
+
+    // The store has done it: back to the request, on the channel's thread.
+    void come_back(errand& e) noexcept;
+
+  private:
+    void do_submit(bdev::io& r) noexcept override;
+    void uncommon(bdev::io& r, uint64_t index) noexcept;
+    void absent(bdev::io& r, uint64_t index, source from) noexcept;
+    void send(bdev::io& r, uint64_t index, errand::purpose what) noexcept;
+    void returned(errand& e) noexcept;
+    static void forced_written(bdev::io& r, void* self) noexcept;
+    uint64_t cluster_of(uint64_t lba) const noexcept { return _shift != 0 ? lba >> _shift : lba / _cluster_blocks; }
+
+    const layout_slot& _slot;
+    bdev::channel_ref _base;
+    const uint32_t _cluster_blocks;
+    const uint8_t _shift;  // 0: cluster_blocks is no power of two, or one
+    const uint32_t _block_size;
+    blob_state& _blob;
+    errand* _free = nullptr;
+    std::vector<std::unique_ptr<errand>> _errands;
+};
+
+}  // namespace varve::blob

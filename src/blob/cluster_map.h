@@ -1,0 +1,70 @@
+// Which cluster of the device holds each cluster of a blob: what channels on any thread look up for every request.
+//
+// Written by the store's thread alone, read by any. A layout is replaced as a whole (snapshot, merge, resize); who
+// reads an old one still finds the truth in it, because it is freed only when every thread has been elsewhere (store:
+// retire). Entries change one by one when clusters are allocated to a blob; what they hold is published before.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+
+#include "util/assert.h"
+
+namespace varve::blob {
+
+class external_parent;
+struct layout;
+
+// The place a blob's layout is found in; stays where it is while anyone refers to the blob.
+using layout_slot = std::atomic<const layout*>;
+
+constexpr uint32_t no_cluster = 0;  // the super block lies in cluster 0, so it is never a blob's
+
+struct layout {
+    struct lazily_zeroed {
+        void operator()(std::atomic<uint32_t>* memory) const noexcept { std::free(memory); }
+    };
+    explicit layout(uint64_t clusters) : size(clusters) {
+        if (clusters == 0) return;
+        // Zero pages of the system's: a large thin blob costs what it has allocated.
+        auto* memory = static_cast<std::atomic<uint32_t>*>(std::calloc(clusters, sizeof(std::atomic<uint32_t>)));
+        VARVE_ASSERT(memory != nullptr);
+        entries.reset(memory);
+    }
+
+    uint32_t at(uint64_t index) const noexcept {
+        return index < size ? entries[index].load(std::memory_order_acquire) : no_cluster;
+    }
+    // Store's thread only.
+    void put(uint64_t index, uint32_t cluster) noexcept {
+        VARVE_ASSERT(index < size);
+        entries[index].store(cluster, std::memory_order_release);
+    }
+
+    const uint64_t size;  // clusters of the blob
+    std::unique_ptr<std::atomic<uint32_t>[], lazily_zeroed> entries;
+    // What shows where nothing is allocated: a snapshot, a device, or zeroes when both are null.
+    const layout_slot* below = nullptr;
+    external_parent* external = nullptr;
+};
+static_assert(sizeof(std::atomic<uint32_t>) == 4, "four bytes a cluster");
+
+// Where the contents of one cluster of a blob come from.
+struct source {
+    uint32_t cluster = no_cluster;        // of the device
+    external_parent* external = nullptr;  // only when cluster is no_cluster; zeroes when this is null, too
+    bool is_zeroes() const noexcept { return cluster == no_cluster && external == nullptr; }
+};
+
+inline source find_source(const layout* at, uint64_t index) noexcept {
+    for (;;) {
+        if (index >= at->size) return {};  // beyond the end of a parent
+        if (uint32_t cluster = at->at(index); cluster != no_cluster) return {cluster, nullptr};
+        if (at->below == nullptr) return {no_cluster, at->external};
+        at = at->below->load(std::memory_order_acquire);
+    }
+}
+
+}  // namespace varve::blob

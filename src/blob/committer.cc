@@ -1,0 +1,161 @@
+#include "blob/committer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "thread/awaits.h"
+
+namespace varve::blob {
+
+namespace {
+constexpr std::size_t images_without_area = 64;
+}
+
+committer::committer(disk& on, const format::geometry& layout, const uuid& store, format::double_write_area area,
+                     uint64_t sequence)
+    : _disk(on),
+      _layout(layout),
+      _store(store),
+      _area(area),
+      _images_max(area.exists() ? std::min<std::size_t>(area.per_slot - 1u, format::double_write_images_max)
+                                : images_without_area),
+      _sequence(sequence) {}
+
+committer::~committer() { VARVE_ASSERT(!_running && _queue.empty()); }
+
+task<> committer::write_page(uint32_t page, const std::byte* bytes) {
+    return _disk.write(_layout.offset_of_md_page(page), {bytes, _layout.md_page_size});
+}
+
+task<> committer::write_fresh(std::vector<page_write> pages) {
+    if (pages.empty()) co_return;
+    // A root page that the last round cleared may be somebody's new page already: the clearing comes first.
+    auto last_round_has = [this](const page_write& p) { return std::ranges::find(_targets, p.page) != _targets.end(); };
+    if (_must_write && std::ranges::any_of(pages, last_round_has)) co_await heal();
+    const std::size_t stride = _layout.md_page_size;
+    env::buffer memory = co_await _disk.memory(pages.size() * stride);
+    crew all;
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+        std::memcpy(memory.data() + i * stride, pages[i].bytes.data(), pages[i].bytes.size());
+        all.start(write_page(pages[i].page, memory.data() + i * stride));
+    }
+    co_await all.done();
+}
+
+task<> committer::commit(std::vector<page_write> pages) {
+    VARVE_ASSERT(!pages.empty() && pages.size() <= _images_max);
+    waiting mine{.pages = std::move(pages)};
+    _queue.push_back(&mine);
+    if (!_running) {
+        _running = true;
+        _tasks.spawn(run(), [](const error&) {});
+    }
+    co_await mine.over.wait();
+    if (mine.failed) co_await fail(std::move(*mine.failed));
+}
+
+std::vector<committer::waiting*> committer::next_round() {
+    std::vector<waiting*> round;
+    std::size_t images = 0;
+    while (!_queue.empty() && images + _queue.front()->pages.size() <= _images_max) {
+        images += _queue.front()->pages.size();
+        round.push_back(_queue.front());
+        _queue.erase(_queue.begin());
+    }
+    return round;
+}
+
+task<> committer::run() {
+    co_await yield();  // whoever is ready to commit, too, joins the round
+    while (!_queue.empty()) {
+        std::vector<waiting*> round = next_round();
+        result<> outcome = co_await as_result(heal());
+        if (outcome) outcome = co_await as_result(to_area(round));
+        if (!outcome && _must_strike) co_await as_result(heal());
+        for (waiting* w : round) {
+            if (!outcome) w->failed = outcome.error();
+            w->over.set();
+        }
+        if (!outcome) continue;
+        ++_rounds;
+        _must_write = _area.exists();
+        co_await as_result(heal());  // what fails is tried again before the next change
+    }
+    _running = false;
+}
+
+task<> committer::to_area(const std::vector<waiting*>& round) {
+    const std::size_t stride = _layout.md_page_size;
+    if (!_memory) _memory = co_await _disk.memory((_images_max + 1) * stride);
+    format::double_write_header header{
+        .sequence = _sequence + 1, .flags = format::double_write_flag::redo, .store = _store};
+    header.own_page = _area.header_page(0);
+    _targets.clear();
+    for (waiting* w : round) {
+        for (const page_write& p : w->pages) {
+            _targets.push_back(p.page);
+            std::memcpy(_memory.data() + _targets.size() * stride, p.bytes.data(), p.bytes.size());
+            header.images.push_back({p.page, format::crc_of_image(p.bytes)});
+        }
+    }
+    co_await _disk.flush();
+    if (!_area.exists()) {
+        co_await in_place();
+        co_await _disk.flush();
+        co_return;
+    }
+    format::page_bytes first = format::encode_double_write(header);
+    std::memcpy(_memory.data(), first.data(), first.size());
+    ++_sequence;
+    _must_strike = true;  // until it is known to be there, or not
+    co_await _disk.write(_layout.offset_of_md_page(header.own_page), {_memory.data(), (_targets.size() + 1) * stride});
+    co_await _disk.flush();
+    _must_strike = false;  // COMMIT POINT
+}
+
+task<> committer::in_place() {
+    crew all;
+    for (std::size_t i = 0; i < _targets.size(); ++i) {
+        all.start(write_page(_targets[i], _memory.data() + (i + 1) * _layout.md_page_size));
+    }
+    co_await all.done();
+}
+
+task<> committer::heal() {
+    auto one = co_await _healing.lock();
+    if (_must_write) {
+        co_await in_place();
+        _must_write = false;
+    }
+    if (_must_strike) {
+        co_await clear_area();
+        _must_strike = false;
+    }
+}
+
+task<> committer::clear_area() {
+    if (!_area.exists()) co_return;
+    if (!_memory) _memory = co_await _disk.memory((_images_max + 1) * _layout.md_page_size);
+    std::memset(_memory.data(), 0, _layout.md_page_size);
+    co_await write_page(_area.header_page(0), _memory.data());
+    co_await _disk.flush();
+}
+
+task<> committer::ready() {
+    // While a round is on its way it heals what it finds itself.
+    if (!_running && (_must_write || _must_strike)) co_await heal();
+    if (_must_strike && !_running) co_await fail(errc::io, "the metadata of the store cannot be written");
+}
+
+task<> committer::stop() {
+    co_await _tasks.close();
+    VARVE_ASSERT(_queue.empty());
+}
+
+task<> committer::finish() {
+    co_await heal();
+    co_await _disk.flush();
+    co_await clear_area();
+}
+
+}  // namespace varve::blob

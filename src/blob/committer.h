@@ -1,0 +1,89 @@
+// How metadata pages change that are rewritten in place. Changes that wait at the same time share one round:
+//
+//   1. flush                       what the round names (new pages, data, cleared clusters) is on the media
+//   2. images and header to the double-write area
+//   3. flush                       THE COMMIT POINT: a load from now on finds the round and repeats it
+//      whoever waited goes on
+//   4. the pages in place          made safe by step 1 of the next round, before the area is used again
+//
+// Flushes are left out where the device has no volatile cache. A round that fails before 3 is struck out of the area
+// before anybody is told, so that what failed stays failed; while that cannot be done, or while step 4 cannot be
+// finished, nothing further is changed: ready() tries again and fails if it must.
+// Store's thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "blob/disk.h"
+#include "blob/format/double_write.h"
+#include "blob/format/super.h"
+#include "thread/sync.h"
+#include "util/list.h"
+
+namespace varve::blob {
+
+struct page_write {
+    uint32_t page = 0;  // of the metadata region
+    format::page_bytes bytes;
+};
+
+class committer {
+  public:
+    // `used`: the geometry and the area of the store; without an area pages are written in place and may tear.
+    committer(disk& on, const format::geometry& layout, const uuid& store, format::double_write_area area,
+              uint64_t sequence);
+    ~committer();
+
+    // Pages that nothing durable names yet: in place, without ceremony. They are made safe by the round that names
+    // them.
+    task<> write_fresh(std::vector<page_write> pages);
+    // Returns after the commit point; an error means that none of it will ever be seen.
+    task<> commit(std::vector<page_write> pages);
+    // Fails while the area or the metadata is in a state that must not be built upon.
+    task<> ready();
+    // Nobody commits any more: waits for the last round. Once.
+    task<> stop();
+    // After stop(): everything in place and durable, the area empty.
+    task<> finish();
+    // Makes the area empty; for a store about to be changed for the first time.
+    task<> clear_area();
+
+    bool busy() const noexcept { return _running; }
+    // Images one round takes: no change may have more.
+    std::size_t round_max() const noexcept { return _images_max; }
+    uint64_t rounds() const noexcept { return _rounds; }
+
+  private:
+    struct waiting {
+        std::vector<page_write> pages;
+        event over;
+        std::optional<error> failed;
+    };
+    task<> run();
+    std::vector<waiting*> next_round();
+    task<> to_area(const std::vector<waiting*>& round);
+    task<> in_place();
+    task<> heal();
+    task<> write_page(uint32_t page, const std::byte* bytes);
+
+    disk& _disk;
+    const format::geometry& _layout;
+    const uuid _store;
+    const format::double_write_area _area;
+    std::size_t _images_max;
+    uint64_t _sequence;
+    env::buffer _memory;  // of one round: header and images, md_page_size each
+    std::vector<uint32_t> _targets;
+    std::vector<waiting*> _queue;
+    bool _running = false;
+    bool _must_strike = false;  // a failed round may lie whole in the area
+    bool _must_write = false;   // a committed one is not in place
+    uint64_t _rounds = 0;
+    mutex _healing;
+    gate _tasks;
+};
+
+}  // namespace varve::blob

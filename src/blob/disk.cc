@@ -1,0 +1,54 @@
+#include "blob/disk.h"
+
+#include <algorithm>
+
+#include "bdev/awaits.h"
+#include "env/system.h"
+#include "thread/runtime.h"
+
+namespace varve::blob {
+
+disk::disk(bdev::registry& devices, bdev::descriptor base)
+    : _devices(devices), _base(std::move(base)), _block_size(_base->block_size()), _channel(_base.channel()) {}
+
+result<env::buffer> disk::memory(std::size_t bytes) const { return _devices.world().mem().allocate(bytes, 4096); }
+
+uint64_t disk::block(uint64_t offset) const noexcept {
+    VARVE_ASSERT(offset % _block_size == 0);
+    return offset / _block_size;
+}
+
+task<> disk::read(uint64_t offset, std::span<std::byte> to) { return bdev::read(*_channel, block(offset), to); }
+
+task<> disk::write(uint64_t offset, std::span<const std::byte> from) {
+    return bdev::write(*_channel, block(offset), from);
+}
+
+task<> disk::flush() {
+    if (!has_cache()) co_return;
+    ++_flushes;
+    co_await bdev::flush(*_channel);
+}
+
+task<> disk::zero(uint64_t offset, uint64_t length) {
+    for (uint64_t end = offset + length; offset < end;) {
+        uint64_t here = std::min(end - offset, zero_bytes_max);
+        auto blocks = static_cast<uint32_t>(block(here));
+        if (unmap_zeroes()) {
+            co_await bdev::unmap(*_channel, block(offset), blocks);
+        } else {
+            co_await bdev::write_zeroes(*_channel, block(offset), blocks);
+        }
+        offset += here;
+    }
+}
+
+task<> disk::unmap(uint64_t offset, uint64_t length) {
+    for (uint64_t end = offset + length; offset < end;) {
+        uint64_t here = std::min(end - offset, zero_bytes_max);
+        co_await bdev::unmap(*_channel, block(offset), static_cast<uint32_t>(block(here)));
+        offset += here;
+    }
+}
+
+}  // namespace varve::blob

@@ -1,0 +1,83 @@
+// The device a store lies on, in bytes, for the store's thread: metadata, clearing, copying. Data of volumes goes
+// through channels of its own (channel.h).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "bdev/registry.h"
+#include "env/memory.h"
+#include "thread/gate.h"
+#include "thread/task.h"
+
+namespace varve::blob {
+
+// Several tasks at once; all are waited for, and the first error becomes the error of done().
+//
+//   crew all;
+//   for (...) all.start(read(...));
+//   co_await all.done();                nothing that can fail between start and done: a crew must be waited for
+class crew {
+  public:
+    void start(task<> t) {
+        _gate.spawn(std::move(t), [this](error e) {
+            if (!_failed) _failed = std::move(e);
+        });
+    }
+    bool failed() const noexcept { return _failed.has_value(); }
+    task<> done() {
+        co_await _gate.close();
+        if (_failed) co_await fail(std::move(*_failed));
+    }
+
+  private:
+    gate _gate;
+    std::optional<error> _failed;
+};
+
+class disk {
+  public:
+    disk(bdev::registry& devices, bdev::descriptor base);
+
+    // Gives the device back.
+    bdev::descriptor close() && {
+        _channel = {};
+        return std::move(_base);
+    }
+
+    bdev::device& device() const noexcept { return *_base; }
+    bdev::channel_ref open_channel() const { return _base.channel(); }
+    uint32_t block_size() const noexcept { return _block_size; }
+    uint64_t size() const noexcept { return _base->num_blocks() * _block_size; }
+    // What was written is safe only after a flush.
+    bool has_cache() const noexcept { return _base->props().write_cache; }
+    // Unmapping makes zeroes.
+    bool unmap_zeroes() const noexcept { return _base->props().unmap_zeroes && _base->offers(bdev::op::unmap); }
+    // Zeroed memory that every device takes as it is. errc::no_memory.
+    result<env::buffer> memory(std::size_t bytes) const;
+
+    // Offsets and lengths are multiples of the block size, or programmer errors.
+    task<> read(uint64_t offset, std::span<std::byte> to);
+    task<> write(uint64_t offset, std::span<const std::byte> from);
+    // Nothing when the device has no cache.
+    task<> flush();
+    // Zeroes, by unmapping if that makes them: in pieces of at most `zero_bytes_max`.
+    task<> zero(uint64_t offset, uint64_t length);
+    task<> unmap(uint64_t offset, uint64_t length);
+    static constexpr uint64_t zero_bytes_max = 256 << 20;
+
+    uint64_t flushes() const noexcept { return _flushes; }
+
+  private:
+    uint64_t block(uint64_t offset) const noexcept;
+
+    bdev::registry& _devices;
+    bdev::descriptor _base;
+    const uint32_t _block_size;
+    bdev::channel_ref _channel;
+    uint64_t _flushes = 0;
+};
+
+}  // namespace varve::blob

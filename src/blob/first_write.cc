@@ -1,0 +1,213 @@
+// The first write to a cluster that a thin blob does not have.
+//
+// The cluster is given the contents it shows (the parent's, or zeroes), then mapped, then the write goes on as any
+// other. So a mapping changes nothing that can be read, whatever a crash keeps of it and of the write.
+//
+// Where the device has no volatile cache, the mapping is committed before the write goes on; all that wait at the same
+// time share a commit. Where it has one, the write may be lost until the next flush anyway: the mapping is made in
+// memory, and the flush commits it, behind a flush of the device for what is in the clusters.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "blob/channel.h"
+#include "blob/store.h"
+#include "thread/awaits.h"
+
+namespace varve::blob {
+
+namespace {
+
+constexpr uint64_t per_page = format::clusters_per_extent_page;
+constexpr uint64_t copy_bytes = 1024 * 1024;
+
+bdev::status status_for(const error& e) noexcept {
+    switch (e.code()) {
+        case errc::no_space:
+            return bdev::status::no_space;
+        case errc::no_memory:
+            return bdev::status::no_memory;
+        case errc::no_device:
+            return bdev::status::no_device;
+        case errc::read_only:
+        case errc::not_permitted:
+            return bdev::status::read_only;
+        default:
+            return bdev::status::media_error;
+    }
+}
+
+}  // namespace
+
+void store::want(errand& e) noexcept {
+    blob_state& b = *e.blob;
+    if (e.what == errand::purpose::flush) {
+        auto whole = [](store& s, blob_state& of, errand& asked) -> task<> {
+            result<> outcome = co_await as_result(s.save(of));
+            asked.outcome = outcome ? bdev::status::ok : status_for(outcome.error());
+            asked.from->come_back(asked);
+        };
+        return background(whole(*this, b, e));
+    }
+    auto [at, first] = b.wanted.try_emplace(e.index);
+    at->second.push_back(&e);
+    if (first) background(serve(b, e.index));
+}
+
+task<> store::serve(blob_state& b, uint64_t index) {
+    result<> outcome = co_await as_result(give_cluster(b, index));
+    answer(b, index, outcome);
+}
+
+void store::answer(blob_state& b, uint64_t index, const result<>& outcome) noexcept {
+    auto waiting = b.wanted.extract(index);
+    for (errand* e : waiting.mapped()) {
+        e->outcome = outcome ? bdev::status::ok : status_for(outcome.error());
+        e->from->come_back(*e);
+    }
+}
+
+// For operations that want a cluster and have no request.
+task<> store::ensure_cluster(blob_state& b, uint64_t index) {
+    while (b.current->at(index) == no_cluster) {
+        if (auto [at, first] = b.wanted.try_emplace(index); first) {
+            result<> outcome = co_await as_result(give_cluster(b, index));
+            answer(b, index, outcome);
+            co_await std::move(outcome);
+        } else {
+            co_await yield();  // somebody's first write is at it
+        }
+    }
+}
+
+task<> store::give_cluster(blob_state& b, uint64_t index) {
+    if (b.current->at(index) != no_cluster) co_return;  // meanwhile
+    if (b.read_only()) co_await fail(errc::read_only);
+    co_await begin_change();
+    taken mine(_space);
+    bool clean = false;
+    uint32_t cluster = co_await take_cluster(mine, clean);
+    co_await fill(cluster, find_source(b.current.get(), index), clean);
+    if (_disk.has_cache()) {
+        b.current->put(index, cluster);
+        b.unsaved_extents.insert(index / per_page);
+        b.unsaved.store(true, std::memory_order_release);
+        ++b.allocated;
+    } else {
+        co_await map(b, index, cluster);
+    }
+    mine.keep();
+}
+
+task<> store::fill(uint32_t cluster, source from, bool clean) {
+    const uint64_t size = _super.layout.cluster_size, to = cluster * size;
+    if (from.cluster != no_cluster) {
+        env::buffer memory = co_await _disk.memory(std::min(size, copy_bytes));
+        for (uint64_t done = 0; done < size; done += memory.size()) {
+            auto piece = memory.bytes().first(std::min<uint64_t>(memory.size(), size - done));
+            co_await _disk.read(from.cluster * size + done, piece);
+            co_await _disk.write(to + done, piece);
+        }
+    } else if (!clean) {
+        co_await _disk.zero(to, size);
+    }
+}
+
+// --- mapping, in groups
+
+task<> store::map(blob_state& b, uint64_t index, uint32_t cluster) {
+    mapping mine{.index = index, .cluster = cluster};
+    b.to_map.push_back(&mine);
+    if (!b.mapping_runs) {
+        b.mapping_runs = true;
+        background(run_mapping(b));
+    }
+    co_await mine.over.wait();
+    if (mine.failed) co_await fail(std::move(*mine.failed));
+}
+
+task<> store::run_mapping(blob_state& b) {
+    while (!b.to_map.empty()) {
+        auto held = co_await b.md.lock();
+        std::vector<mapping*> batch;
+        std::set<uint64_t> extents;
+        const std::size_t extents_max = _commits->round_max() - 1;
+        while (!b.to_map.empty()) {
+            uint64_t extent = b.to_map.front()->index / per_page;
+            if (!extents.contains(extent) && extents.size() == extents_max) break;
+            extents.insert(extent);
+            batch.push_back(b.to_map.front());
+            b.to_map.erase(b.to_map.begin());
+        }
+        result<> outcome = co_await as_result(commit_mappings(b, batch, extents));
+        for (mapping* m : batch) {
+            if (outcome) {
+                b.current->put(m->index, m->cluster);
+                ++b.allocated;
+            } else {
+                m->failed = outcome.error();
+            }
+            m->over.set();
+        }
+    }
+    b.mapping_runs = false;
+}
+
+// Extent pages that are there are rewritten; others are new, and then the root has to name them.
+task<> store::commit_mappings(blob_state& b, const std::vector<mapping*>& batch, const std::set<uint64_t>& extents) {
+    if (!b.record.uses_extent_table) {
+        revision r = revise(b);
+        lay_out_runs(r, *b.current, batch);
+        co_return co_await commit(b, r);
+    }
+    std::map<uint64_t, std::vector<uint32_t>> contents;
+    for (uint64_t extent : extents) contents[extent] = extents_of(*b.current, extent, b.current->size);
+    for (const mapping* m : batch) contents[m->index / per_page][m->index % per_page] = m->cluster;
+    revision r = revise(b);
+    bool root_changes = false;
+    for (auto& [extent, clusters] : contents) {
+        if (uint32_t page = b.extent_pages[extent]; page != 0) {
+            r.also.push_back({page, extent_page(b, extent, std::move(clusters))});
+        } else {
+            co_await add_extent_page(r, extent, std::move(clusters));
+            root_changes = true;
+        }
+    }
+    if (root_changes) co_return co_await commit(b, r);
+    co_await _commits->commit(std::move(r.also));
+}
+
+// --- saving what was mapped in memory only
+
+task<> store::save(blob_state& b) {
+    auto held = co_await b.md.lock();
+    if (b.unsaved_extents.empty()) co_return co_await _disk.flush();
+    co_await save_locked(b);  // flushes, too
+}
+
+task<> store::save_locked(blob_state& b) {
+    while (!b.unsaved_extents.empty()) {
+        std::set<uint64_t> extents;
+        while (!b.unsaved_extents.empty() && extents.size() < _commits->round_max() - 1) {
+            extents.insert(b.unsaved_extents.extract(b.unsaved_extents.begin()));
+        }
+        result<> outcome = co_await as_result(commit_mappings(b, {}, extents));
+        if (!outcome) {
+            b.unsaved_extents.merge(extents);
+            co_await std::move(outcome);
+        }
+    }
+    b.unsaved.store(false, std::memory_order_release);
+}
+
+task<> store::save_all() {
+    for (blob_id id : blobs()) {
+        if (auto found = _blobs.find(id); found != _blobs.end() && !found->second->unsaved_extents.empty()) {
+            co_await save(*found->second);
+        }
+    }
+}
+
+task<> store::flush(blob_ref& b) { return save(b.state()); }
+
+}  // namespace varve::blob

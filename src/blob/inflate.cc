@@ -1,0 +1,130 @@
+// Making a clone independent of its parent, or giving it another one.
+#include <fmt/format.h>
+
+#include "blob/store.h"
+
+namespace varve::blob {
+
+namespace {
+constexpr unsigned copies_at_once = 4;
+}
+
+task<> store::inflate(blob_ref& b, job& progress) { return detach(b.state(), true, progress); }
+task<> store::decouple(blob_ref& b, job& progress) { return detach(b.state(), false, progress); }
+
+// Clusters are given one by one, as first writes would, and each is durable in itself; then one commit takes the parent
+// away.
+task<> store::detach(blob_state& b, bool all, job& progress) {
+    operation mine = co_await begin_on(b);
+    if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
+    if (!all && b.parent == nullptr) {
+        co_await fail(errc::invalid, fmt::format("blob 0x{:x} has no parent", b.id));
+    }
+    if (!b.thin()) co_return;
+    auto needs = [&](uint64_t i) {
+        if (b.current->at(i) != no_cluster) return false;
+        return all || (i < b.parent->current->size && b.parent->current->at(i) != no_cluster);
+    };
+    uint64_t wanted = 0;
+    for (uint64_t i = 0; i < b.current->size; ++i) wanted += needs(i);
+    if (wanted > _space.free_clusters()) {
+        co_await fail(errc::no_space,
+                      fmt::format("{} clusters are wanted, {} are free", wanted, _space.free_clusters()));
+    }
+    progress.expect(wanted);
+    semaphore slots(copies_at_once);
+    crew copies;
+    result<> outcome;
+    for (uint64_t i = 0; i < b.current->size && outcome && !copies.failed(); ++i) {
+        if (!needs(i)) continue;
+        co_await progress.turn();
+        outcome = progress.check();
+        auto slot = co_await slots.acquire();
+        auto one = [](store& s, blob_state& of, uint64_t index, job& told, semaphore::units) -> task<> {
+            co_await s.ensure_cluster(of, index);
+            told.did();
+        };
+        if (outcome) copies.start(one(*this, b, i, progress, std::move(slot)));
+    }
+    co_await copies.done();
+    co_await std::move(outcome);
+    co_await drop_parent(b, all);
+}
+
+// Nothing of the direct parent shows through any more.
+task<> store::drop_parent(blob_state& b, bool all) {
+    auto held = co_await b.md.lock();
+    co_await begin_change();
+    co_await save_locked(b);
+    blob_state* above = all || b.parent == nullptr ? nullptr : b.parent->parent;
+    revision r = revise(b);
+    r.record.internal_xattrs.erase(format::xattr_parent);
+    r.record.internal_xattrs.erase(format::xattr_external_parent);
+    r.record.flags.invalid &= ~format::invalid_flag::external_snapshot;
+    if (all) r.record.flags.invalid &= ~format::invalid_flag::thin;
+    if (!all) {
+        const format::blob_record& its = b.parent->record;
+        for (auto name : {format::xattr_parent, format::xattr_external_parent}) {
+            if (const std::string* v = its.internal_xattrs.find(name)) r.record.internal_xattrs.set(name, *v);
+        }
+        r.record.flags.invalid |= its.flags.invalid & format::invalid_flag::external_snapshot;
+    }
+    const layout_slot* below = all ? nullptr : b.parent->current->below;
+    external_parent* external = all ? nullptr : b.parent->current->external;
+    co_await commit(b, r);
+    change_parent(b, above, below, external);
+}
+
+void store::change_parent(blob_state& b, blob_state* above, const layout_slot* below, external_parent* external) {
+    auto l = std::make_unique<layout>(b.current->size);
+    for (uint64_t i = 0; i < l->size; ++i) {
+        if (uint32_t c = b.current->at(i); c != no_cluster) l->put(i, c);
+    }
+    l->below = below;
+    l->external = external;
+    retire(b.replace_layout(std::move(l)));
+    if (b.parent != nullptr) std::erase(b.parent->clones, &b);
+    b.parent = above;
+    if (above != nullptr) above->clones.push_back(&b);
+}
+
+task<> store::set_parent(blob_ref& ref, blob_ref& parent) {
+    blob_state& b = ref.state();
+    blob_state& above = parent.state();
+    operation mine = co_await begin_on(b), its = co_await begin_on(above);
+    if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
+    if (!above.read_only()) co_await fail(errc::invalid, fmt::format("blob 0x{:x} is no snapshot", above.id));
+    if (!b.thin()) co_await fail(errc::invalid, fmt::format("blob 0x{:x} is not thin", b.id));
+    if (b.parent == &above) co_await fail(errc::exists, fmt::format("0x{:x} is its parent already", above.id));
+    if (b.record.cluster_count != above.record.cluster_count) {
+        co_await fail(errc::invalid, "a blob and its parent have the same size");
+    }
+    for (const blob_state* up = &above; up != nullptr; up = up->parent) {
+        if (up == &b) co_await fail(errc::invalid, "a blob cannot be its own ancestor");
+    }
+    auto still = co_await freeze(b);
+    auto held = co_await b.md.lock();
+    co_await begin_change();
+    co_await save_locked(b);
+    revision r = revise(b);
+    r.record.internal_xattrs.erase(format::xattr_external_parent);
+    r.record.flags.invalid &= ~format::invalid_flag::external_snapshot;
+    r.record.internal_xattrs.set(format::xattr_parent, text_of(above.id));
+    co_await commit(b, r);
+    change_parent(b, &above, &above.slot, nullptr);
+}
+
+// --- the device has become larger
+
+task<> store::grow() {
+    const format::device_shape shape{{_disk.size()}, _disk.block_size()};
+    co_await begin_change();
+    auto one = co_await _super_lock.lock();
+    format::super_block next = _super;
+    next.layout = co_await format::grown(_super.layout, shape);
+    co_await write_super(std::move(next));
+    _space.grow(_super.layout.cluster_count);
+    start_trimming();
+}
+
+}  // namespace varve::blob

@@ -1,0 +1,173 @@
+// Blobs come, go, and change their size.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "blob/store.h"
+#include "thread/awaits.h"
+
+namespace varve::blob {
+
+namespace {
+constexpr uint64_t per_page = format::clusters_per_extent_page;
+constexpr uint64_t extent_pages_for(uint64_t clusters) { return (clusters + per_page - 1) / per_page; }
+}  // namespace
+
+task<> store::clear(std::vector<uint32_t> clusters) {
+    std::ranges::sort(clusters);
+    const uint64_t size = _super.layout.cluster_size;
+    for (std::size_t i = 0; i < clusters.size();) {
+        std::size_t end = i + 1;
+        while (end < clusters.size() && clusters[end] == clusters[end - 1] + 1) ++end;
+        co_await _disk.zero(clusters[i] * size, (end - i) * size);
+        i = end;
+    }
+}
+
+task<uint32_t> store::take_cluster(taken& mine, bool& clean) {
+    for (;;) {
+        if (uint32_t c = _space.take_cluster(clean); c != no_cluster) {
+            mine.add_cluster(c);
+            co_return c;
+        }
+        if (!_space.in_hand()) co_await fail(errc::no_space, "no cluster is free");
+        co_await _trimmed.wait();
+    }
+}
+
+task<> store::allocate(revision& r, layout& l, uint64_t first, uint64_t count) {
+    if (count > _space.free_clusters()) {
+        co_await fail(errc::no_space,
+                      fmt::format("{} clusters are wanted, {} are free", count, _space.free_clusters()));
+    }
+    std::vector<uint32_t> dirty;
+    for (uint64_t i = first; i < first + count; ++i) {
+        bool clean = false;
+        uint32_t c = co_await take_cluster(r.mine, clean);
+        if (!clean) dirty.push_back(c);
+        l.put(i, c);
+    }
+    co_await clear(std::move(dirty));
+}
+
+task<blob_id> store::create(blob_options how) {
+    if (how.clusters > UINT32_MAX) co_await fail(errc::invalid, "a blob has less than 2^32 clusters");
+    co_await begin_change();
+    revision r(_space);
+    uint32_t root = co_await take_page(r);
+    auto made = std::make_unique<blob_state>(*this, format::id_of_root_page(root));
+    r.record.id = made->id;
+    r.record.uses_extent_table = true;
+    r.record.flags.invalid = format::invalid_flag::extent_table | (how.thin ? format::invalid_flag::thin : 0);
+    r.record.flags.md_read_only = static_cast<uint64_t>(how.clear);
+    for (format::xattr& x : how.xattrs) r.record.xattrs.set(x.name, x.value);
+    r.record.cluster_count = how.clusters;
+    r.extent_pages.resize(extent_pages_for(how.clusters));
+    auto l = std::make_unique<layout>(how.clusters);
+    if (!how.thin) {
+        co_await allocate(r, *l, 0, how.clusters);
+        std::vector<uint64_t> all(r.extent_pages.size());
+        for (uint64_t i = 0; i < all.size(); ++i) all[i] = i;
+        co_await add_extent_pages(r, *l, all);
+    }
+    co_await commit(*made, r);
+    made->allocated = how.thin ? 0 : how.clusters;
+    made->replace_layout(std::move(l)).reset();
+    blob_id id = made->id;
+    _blobs.emplace(id, std::move(made));
+    co_return id;
+}
+
+void store::free_blob_space(blob_state& b, const layout& l) noexcept {
+    for (uint32_t page : b.record.pages) _space.free_page(page);
+    for (uint32_t page : b.extent_pages) {
+        if (page != 0) _space.free_page(page);
+    }
+    for (uint64_t i = 0; i < l.size; ++i) {
+        if (uint32_t c = l.at(i); c != no_cluster) _space.free_cluster(c);
+    }
+}
+
+// The blob is in no metadata any more: nothing of it can fail from here.
+void store::forget(blob_state& b) noexcept {
+    free_blob_space(b, *b.current);
+    if (b.parent != nullptr) std::erase(b.parent->clones, &b);
+    auto node = _blobs.extract(b.id);
+    retire(std::move(node.mapped()));
+    start_trimming();
+}
+
+task<> store::clear_root(blob_id id) {
+    std::vector<page_write> root(1);
+    root[0].page = format::root_page_of(id);
+    return _commits->commit(std::move(root));
+}
+
+task<> store::remove(blob_id id) {
+    blob_state& b = *co_await find_blob(id);
+    if (b.opens != 0) co_await fail(errc::busy, fmt::format("blob 0x{:x} is open", id));
+    if (b.clones.size() > 1) {
+        co_await fail(errc::busy, fmt::format("blob 0x{:x} has {} clones", id, b.clones.size()));
+    }
+    if (!b.clones.empty()) co_return co_await merge_into_clone(b);
+    operation mine = co_await begin_on(b);
+    ++b.opens;  // it cannot be opened and removed meanwhile
+    struct closer {
+        blob_state* of;
+        ~closer() {
+            if (of != nullptr) --of->opens;
+        }
+    } closing{&b};
+    auto held = co_await b.md.lock();
+    co_await begin_change();
+    co_await clear_root(id);  // COMMIT POINT
+    held.release();
+    forget(b);
+}
+
+task<> store::resize(blob_ref& ref, uint64_t clusters) {
+    blob_state& b = ref.state();
+    if (clusters > UINT32_MAX) co_await fail(errc::invalid, "a blob has less than 2^32 clusters");
+    operation mine = co_await begin_on(b);
+    if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
+    auto still = co_await freeze(b);
+    auto held = co_await b.md.lock();
+    const uint64_t before = b.record.cluster_count;
+    if (clusters == before) co_return;
+    co_await begin_change();
+    revision r = revise(b);
+    r.record.cluster_count = clusters;
+    auto l = std::make_unique<layout>(clusters);
+    l->below = b.current->below;
+    l->external = b.current->external;
+    const uint64_t common = std::min(before, clusters);
+    for (uint64_t i = 0; i < common; ++i) {
+        if (uint32_t c = b.current->at(i); c != no_cluster) l->put(i, c);
+    }
+    if (!b.thin() && clusters > before) co_await allocate(r, *l, before, clusters - before);
+    std::vector<uint64_t> changed;  // extent pages, on new pages: those that change, and all that new clusters need
+    if (r.record.uses_extent_table) {
+        r.extent_pages.resize(extent_pages_for(clusters));
+        for (uint64_t i = common / per_page; i < r.extent_pages.size(); ++i) {
+            if (b.thin() && r.extent_pages[i] == 0) continue;
+            if (common % per_page == 0 && i == common / per_page && clusters < before) continue;  // cut between pages
+            changed.push_back(i);
+        }
+        co_await add_extent_pages(r, *l, changed);
+    } else {
+        lay_out_runs(r, *l);
+    }
+    co_await commit(b, r);
+    for (uint64_t index : changed) b.unsaved_extents.erase(index);
+    b.unsaved_extents.erase(b.unsaved_extents.lower_bound(extent_pages_for(clusters)), b.unsaved_extents.end());
+    uint64_t allocated = 0;
+    for (uint64_t i = 0; i < clusters; ++i) allocated += l->at(i) != no_cluster;
+    for (uint64_t i = clusters; i < before; ++i) {
+        if (uint32_t c = b.current->at(i); c != no_cluster) _space.free_cluster(c);
+    }
+    b.allocated = allocated;
+    retire(b.replace_layout(std::move(l)));
+    if (clusters < before) start_trimming();
+}
+
+}  // namespace varve::blob

@@ -1,0 +1,122 @@
+// Writing what is known of a blob: revisions and how they are committed.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "blob/store.h"
+
+namespace varve::blob {
+
+namespace {
+constexpr uint64_t per_page = format::clusters_per_extent_page;
+}
+
+store::revision store::revise(const blob_state& b) {
+    revision r(_space);
+    r.record = b.record;
+    r.extent_pages = b.extent_pages;
+    return r;
+}
+
+result<uint32_t> store::take_page(revision& r, uint32_t from) {
+    uint32_t page = _space.take_page(from);
+    if (page == UINT32_MAX) return fail(errc::no_space, "no metadata page is free");
+    r.mine.add_page(page);
+    return page;
+}
+
+std::vector<uint32_t> store::extents_of(const layout& l, uint64_t index, uint64_t clusters) {
+    std::vector<uint32_t> out;
+    for (uint64_t i = index * per_page; i < std::min((index + 1) * per_page, clusters); ++i) out.push_back(l.at(i));
+    return out;
+}
+
+format::page_bytes store::extent_page(const blob_state& b, uint64_t index, std::vector<uint32_t> clusters) {
+    return format::encode_extent_page(
+        {.id = b.id, .first_cluster = static_cast<uint32_t>(index * per_page), .clusters = std::move(clusters)});
+}
+
+result<> store::add_extent_page(revision& r, uint64_t index, std::vector<uint32_t> clusters) {
+    auto page = take_page(r, 1);  // in an extent table 0 is no page
+    if (!page) return fail(std::move(page).error());
+    r.extent_pages[index] = *page;
+    r.fresh.push_back({*page, format::encode_extent_page({.id = r.record.id,
+                                                          .first_cluster = static_cast<uint32_t>(index * per_page),
+                                                          .clusters = std::move(clusters)})});
+    return {};
+}
+
+result<> store::add_extent_pages(revision& r, const layout& l, const std::vector<uint64_t>& indices) {
+    for (uint64_t index : indices) VARVE_TRY(add_extent_page(r, index, extents_of(l, index, r.record.cluster_count)));
+    return {};
+}
+
+void store::lay_out_runs(revision& r, const layout& l, const std::vector<mapping*>& added) {
+    std::map<uint64_t, uint32_t> also;
+    for (const mapping* m : added) also.emplace(m->index, m->cluster);
+    r.record.runs.clear();
+    for (uint64_t i = 0; i < r.record.cluster_count; ++i) {
+        auto found = also.find(i);
+        format::append(r.record.runs, found != also.end() ? found->second : l.at(i));
+    }
+}
+
+// New pages of the chain first, and everything else the root will name; then the root, which is the commit point.
+task<> store::commit(blob_state& b, revision& r) {
+    format::blob_record& next = r.record;
+    next.extent_pages.clear();
+    if (next.uses_extent_table) {
+        for (uint32_t page : r.extent_pages) format::append(next.extent_pages, page);
+    }
+    next.stamp = next_stamp();
+    std::size_t pages = co_await format::chain_length(next);
+    next.pages.assign(1, format::root_page_of(b.id));
+    while (next.pages.size() < pages) next.pages.push_back(co_await take_page(r));
+    std::vector<format::page_bytes> chain = co_await format::encode_chain(next);
+    for (std::size_t i = 1; i < chain.size(); ++i) r.fresh.push_back({next.pages[i], chain[i]});
+    co_await _commits->write_fresh(std::move(r.fresh));
+    r.also.push_back({next.pages[0], chain[0]});
+    co_await _commits->commit(std::move(r.also));  // COMMIT POINT
+
+    for (std::size_t i = 1; i < b.record.pages.size(); ++i) _space.free_page(b.record.pages[i]);
+    for (std::size_t i = 0; i < b.extent_pages.size(); ++i) {
+        bool still = i < r.extent_pages.size() && r.extent_pages[i] == b.extent_pages[i];
+        if (b.extent_pages[i] != 0 && !still && !r.hands_over) _space.free_page(b.extent_pages[i]);
+    }
+    b.record = std::move(next);
+    b.extent_pages = std::move(r.extent_pages);
+    r.mine.keep();
+}
+
+// --- attributes
+
+task<> store::set_xattr(blob_ref& ref, std::string name, std::string value) {
+    blob_state& b = ref.state();
+    auto held = co_await b.md.lock();
+    if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
+    co_await begin_change();
+    revision r = revise(b);
+    r.record.xattrs.set(name, value);
+    co_await commit(b, r);
+}
+
+task<> store::remove_xattr(blob_ref& ref, std::string name) {
+    blob_state& b = ref.state();
+    auto held = co_await b.md.lock();
+    if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
+    revision r = revise(b);
+    if (!r.record.xattrs.erase(name)) co_await fail(errc::not_found, fmt::format("no xattr {}", name));
+    co_await begin_change();
+    co_await commit(b, r);
+}
+
+task<> store::set_read_only(blob_ref& ref) {
+    blob_state& b = ref.state();
+    auto held = co_await b.md.lock();
+    co_await begin_change();
+    revision r = revise(b);
+    r.record.flags.data_read_only |= format::data_ro_flag::read_only;
+    co_await commit(b, r);
+}
+
+}  // namespace varve::blob

@@ -1,0 +1,214 @@
+// Snapshots and clones. The commit points are those of SPDK's format: a snapshot under way carries the id of its clone
+// in an internal xattr, and whether the clone names the snapshot as its parent says which way a crash went.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "blob/store.h"
+
+namespace varve::blob {
+
+std::string text_of(blob_id id) {
+    le64 wire = id;
+    std::string out(sizeof wire, '\0');
+    std::memcpy(out.data(), &wire, sizeof wire);
+    return out;
+}
+
+// While the origin is frozen: what it has mapped is saved, the draft of the snapshot takes its clusters over, and the
+// origin becomes an empty clone of it. Nothing in memory changes before that is committed.
+task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) {
+    blob_state& origin = ref.state();
+    operation mine = co_await begin_on(origin);
+    if (origin.record.access() != format::blob_access::full) {
+        co_await fail(errc::invalid, fmt::format("blob 0x{:x} is read-only and needs no snapshot", origin.id));
+    }
+    co_await begin_change();
+    revision draft(_space);
+    auto made = std::make_unique<blob_state>(*this, format::id_of_root_page(co_await take_page(draft)));
+    const blob_id id = made->id;
+    auto still = co_await freeze(origin);
+    auto held = co_await origin.md.lock();
+    co_await save_locked(origin);
+
+    revision now = revise(origin);
+    draft.record = std::move(now.record);
+    draft.extent_pages = std::move(now.extent_pages);
+    draft.record.id = id;
+    draft.record.xattrs = {};
+    for (format::xattr& x : xattrs) draft.record.xattrs.set(x.name, x.value);
+    draft.record.internal_xattrs.set(format::xattr_in_progress, text_of(origin.id));
+    draft.record.flags.data_read_only |= format::data_ro_flag::read_only;
+    co_await commit(*made, draft);  // names what the origin names, but hidden
+
+    revision clone = revise(origin);
+    clone.hands_over = true;
+    clone.record.flags.invalid |= format::invalid_flag::thin;
+    clone.record.flags.invalid &= ~format::invalid_flag::external_snapshot;
+    clone.record.internal_xattrs.erase(format::xattr_external_parent);
+    clone.record.internal_xattrs.set(format::xattr_parent, text_of(id));
+    std::ranges::fill(clone.extent_pages, 0u);
+    auto empty = std::make_unique<layout>(origin.current->size);
+    empty->below = &made->slot;
+    if (!clone.record.uses_extent_table) lay_out_runs(clone, *empty);
+    result<> outcome = co_await as_result(commit(origin, clone));  // COMMIT POINT
+    if (!outcome) {
+        // The draft is in nobody's way, but its pages are others' only when it is gone. If it stays, load() drops it.
+        if (co_await as_result(try_twice(id, &store::clear_root))) {
+            for (uint32_t page : made->record.pages) _space.free_page(page);
+        }
+        co_await std::move(outcome);
+    }
+
+    made->allocated = std::exchange(origin.allocated, 0);
+    made->slot.store(origin.current.get(), std::memory_order_release);  // first what `empty` points to
+    made->current = origin.replace_layout(std::move(empty));
+    made->parent = std::exchange(origin.parent, made.get());
+    if (made->parent != nullptr) std::ranges::replace(made->parent->clones, &origin, made.get());
+    made->clones.push_back(&origin);
+    _blobs.emplace(id, std::move(made));
+    still = {};
+    held.release();
+    // The origin's commit made it so; what is on disk says it twice until this is written, or a load writes it.
+    co_await as_result(try_twice(id, &store::unhide));
+    co_return id;
+}
+
+// For what is to be tidied up: if it fails for good, it is left to the next load.
+task<> store::try_twice(blob_id id, task<> (store::*what)(blob_id)) {
+    if (!co_await as_result((this->*what)(id))) co_await (this->*what)(id);
+}
+
+task<> store::unhide(blob_id id) {
+    blob_state& snapshot = *_blobs.at(id);
+    auto held = co_await snapshot.md.lock();
+    revision r = revise(snapshot);
+    r.record.internal_xattrs.erase(format::xattr_in_progress);
+    r.record.internal_xattrs.erase(format::xattr_pending_removal);
+    co_await commit(snapshot, r);
+}
+
+task<blob_id> store::clone(blob_ref& ref, std::vector<format::xattr> xattrs) {
+    blob_state& below = ref.state();
+    if (!below.read_only()) {
+        co_await fail(errc::invalid, fmt::format("blob 0x{:x} is not read-only and cannot have clones", below.id));
+    }
+    operation mine = co_await begin_on(below);
+    co_await begin_change();
+    revision r(_space);
+    auto made = std::make_unique<blob_state>(*this, format::id_of_root_page(co_await take_page(r)));
+    r.record.id = made->id;
+    r.record.uses_extent_table = true;
+    r.record.flags.invalid = format::invalid_flag::extent_table | format::invalid_flag::thin;
+    r.record.flags.md_read_only = below.record.flags.md_read_only & format::md_ro_flag::clear_method;
+    r.record.cluster_count = below.record.cluster_count;
+    for (format::xattr& x : xattrs) r.record.xattrs.set(x.name, x.value);
+    r.record.internal_xattrs.set(format::xattr_parent, text_of(below.id));
+    r.extent_pages.resize(r.record.extent_page_count());
+    auto empty = std::make_unique<layout>(r.record.cluster_count);
+    empty->below = &below.slot;
+    co_await commit(*made, r);
+    made->replace_layout(std::move(empty)).reset();
+    made->parent = &below;
+    below.clones.push_back(made.get());
+    const blob_id id = made->id;
+    _blobs.emplace(id, std::move(made));
+    co_return id;
+}
+
+// --- removing a snapshot that has one clone
+
+task<> store::merge_into_clone(blob_state& snapshot) {
+    blob_state& clone = *snapshot.clones.front();
+    operation one = co_await begin_on(snapshot), other = co_await begin_on(clone);
+    if (clone.record.access() == format::blob_access::data_only) co_await fail(errc::not_permitted);
+    auto held = co_await snapshot.md.lock();
+    co_await begin_change();
+    revision marked = revise(snapshot);
+    marked.record.internal_xattrs.set(format::xattr_pending_removal, text_of(clone.id));
+    co_await commit(snapshot, marked);
+    held.release();
+    result<> outcome = co_await as_result(take_over(clone, snapshot));
+    if (!outcome) {
+        co_await as_result(try_twice(snapshot.id, &store::unhide));  // while the clone names it, the mark means nothing
+        co_await std::move(outcome);
+    }
+}
+
+// Extent pages of the clone as `merged` has them: its own where nothing changes, the snapshot's where the clone had
+// none, new ones where both have some.
+result<> store::merge_extents(revision& r, const blob_state& clone, const blob_state& snapshot, const layout& merged) {
+    for (uint64_t i = 0; i < clone.extent_pages.size(); ++i) {
+        auto contents = extents_of(merged, i, merged.size);
+        if (contents == extents_of(*clone.current, i, merged.size)) continue;
+        bool has = i < snapshot.extent_pages.size() && snapshot.extent_pages[i] != 0;
+        if (has && contents == extents_of(*snapshot.current, i, snapshot.current->size)) {
+            r.extent_pages[i] = snapshot.extent_pages[i];
+        } else {
+            VARVE_TRY(add_extent_page(r, i, std::move(contents)));
+        }
+    }
+    return {};
+}
+
+task<> store::take_over(blob_state& clone, blob_state& snapshot) {
+    auto still = co_await freeze(clone);
+    auto held = co_await clone.md.lock();
+    co_await save_locked(clone);
+    const layout& mine = *clone.current;
+    const layout& its = *snapshot.current;
+    auto merged = std::make_unique<layout>(mine.size);
+    merged->below = its.below;
+    merged->external = its.external;
+    uint64_t allocated = 0;
+    for (uint64_t i = 0; i < mine.size; ++i) {
+        uint32_t c = mine.at(i) != no_cluster ? mine.at(i) : its.at(i);
+        if (c != no_cluster) merged->put(i, c);
+        allocated += c != no_cluster;
+    }
+    revision r = revise(clone);
+    format::xattr_map& internal = r.record.internal_xattrs;
+    internal.erase(format::xattr_parent);
+    for (auto name : {format::xattr_parent, format::xattr_external_parent}) {
+        if (const std::string* value = snapshot.record.internal_xattrs.find(name)) internal.set(name, *value);
+    }
+    r.record.flags.invalid |= snapshot.record.flags.invalid & format::invalid_flag::external_snapshot;
+    if (r.record.uses_extent_table) {
+        co_await merge_extents(r, clone, snapshot, *merged);
+    } else {
+        lay_out_runs(r, *merged);
+    }
+    co_await commit(clone, r);  // COMMIT POINT
+
+    clone.allocated = allocated;
+    retire(clone.replace_layout(std::move(merged)));
+    clone.parent = snapshot.parent;
+    if (clone.parent != nullptr) std::ranges::replace(clone.parent->clones, &snapshot, &clone);
+    snapshot.parent = nullptr;
+    snapshot.clones.clear();
+    snapshot.hidden = true;
+    still = {};
+    held.release();
+    // Until it is gone it keeps its pages.
+    if (!co_await as_result(try_twice(snapshot.id, &store::clear_root))) co_return;
+    drop_merged(snapshot, *clone.current, clone.extent_pages);
+}
+
+void store::drop_merged(blob_state& snapshot, const layout& merged,
+                        const std::vector<uint32_t>& extent_pages) noexcept {
+    for (uint32_t page : snapshot.record.pages) _space.free_page(page);
+    for (std::size_t i = 0; i < snapshot.extent_pages.size(); ++i) {
+        uint32_t page = snapshot.extent_pages[i];
+        if (page != 0 && (i >= extent_pages.size() || extent_pages[i] != page)) _space.free_page(page);
+    }
+    const layout& its = *snapshot.current;
+    for (uint64_t i = 0; i < its.size; ++i) {
+        if (uint32_t c = its.at(i); c != no_cluster && merged.at(i) != c) _space.free_cluster(c);
+    }
+    auto node = _blobs.extract(snapshot.id);
+    retire(std::move(node.mapped()));
+    start_trimming();
+}
+
+}  // namespace varve::blob

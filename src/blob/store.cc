@@ -1,0 +1,252 @@
+#include "blob/store.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "env/system.h"
+#include "thread/awaits.h"
+#include "thread/runtime.h"
+
+namespace varve::blob {
+
+namespace {
+
+constexpr uint16_t area_pages_wanted = 65, area_pages_least = 9;
+
+}  // namespace
+
+store::store(bdev::registry& devices, bdev::descriptor base, format::super_block super)
+    : _devices(devices),
+      _home(*thread::thread::current()),
+      _disk(devices, std::move(base)),
+      _super(std::move(super)),
+      _space(_super.layout.first_data_cluster, _super.layout.cluster_count, _super.layout.md.count) {
+    if (_super.extension) _stamp = _super.extension->next_stamp;
+}
+
+store::~store() { VARVE_ASSERT(_tasks.inside() == 0); }
+
+// --- making
+
+task<std::unique_ptr<store>> store::init(bdev::registry& devices, bdev::descriptor base, init_options how) {
+    if (how.type.size() > sizeof(format::super_block::type)) {
+        co_await fail(errc::invalid, "the type of a blobstore has at most 16 bytes");
+    }
+    format::device_shape shape{{base->num_blocks() * base->block_size()}, base->block_size()};
+    format::geometry layout =
+        co_await format::plan_store(shape, {.cluster_size = how.cluster_size,
+                                            .md_page_count = how.md_page_count,
+                                            .physical_block_size = base->props().physical_block_size});
+    std::unique_ptr<store> made(new store(devices, std::move(base), format::new_super(layout, how.type)));
+    store& s = *made;
+    auto outcome = co_await as_result(s.write_new_store());
+    if (!outcome) {
+        co_await s.abandon();
+        co_await std::move(outcome);
+    }
+    if (how.trim) s.start_trimming();
+    co_return made;
+}
+
+// The old super block goes first and the new one comes last, so that there is no store in between.
+task<> store::write_new_store() {
+    const format::geometry& g = _super.layout;
+    co_await _disk.zero(0, g.md_page_size);
+    co_await _disk.flush();
+    co_await _disk.zero(g.md_page_size, uint64_t{g.md.first + g.md.count - 1} * g.md_page_size);
+    _super.extension.emplace().store = _devices.world().make_uuid();
+    adopt_area();
+    co_await write_masks();
+    co_await _disk.flush();
+    co_await write_super(_super);
+    _commits =
+        std::make_unique<committer>(_disk, _super.layout, _super.extension->store, _super.extension->double_write, 0);
+}
+
+void store::adopt_area() {
+    format::bit_mask used(_space.page_count());
+    for (uint32_t p = 0; p < _space.page_count(); ++p) {
+        if (_space.page_used(p)) used.set(p);
+    }
+    // Not more than an eighth of the metadata.
+    auto pages = static_cast<uint16_t>(std::min<uint32_t>(area_pages_wanted, _space.page_count() / 8));
+    if (pages < area_pages_least) return;
+    auto area = format::place_double_write(used, 1, pages);
+    if (!area) return;
+    for (uint32_t p = 0; p < area->page_count(); ++p) _space.claim_page(area->first + p);
+    _super.extension->double_write = *area;
+}
+
+// --- the super block and the masks
+
+task<> store::put_super(const format::page_bytes& bytes) {
+    env::buffer memory = co_await _disk.memory(_super.layout.md_page_size);
+    std::memcpy(memory.data(), bytes.data(), bytes.size());
+    co_await _disk.write(0, memory.bytes());
+    co_await _disk.flush();
+}
+
+// When it fails, the old one is put back; while that fails, too, nothing is changed (begin_change).
+task<> store::write_super(format::super_block next) {
+    if (next.extension) {
+        ++next.extension->sequence;
+        next.extension->next_stamp = _stamp;
+    }
+    next.raw = format::encode_super(next);
+    result<> outcome = co_await as_result(put_super(next.raw));
+    if (!outcome) {
+        _super_unsure = !co_await as_result(put_super(_super.raw));
+        co_await std::move(outcome);
+    }
+    _super = std::move(next);
+}
+
+task<> store::write_masks() {
+    const format::geometry& g = _super.layout;
+    format::bit_mask pages(g.md.count), ids(g.md.count), clusters(g.cluster_count);
+    for (uint32_t p = 0; p < g.md.count; ++p) {
+        if (_space.page_used(p)) pages.set(p);
+    }
+    for (const auto& [id, b] : _blobs) ids.set(format::root_page_of(id));
+    for (uint32_t c = 0; c < g.cluster_count; ++c) {
+        if (_space.cluster_used(c)) clusters.set(c);
+    }
+    struct region {
+        const format::bit_mask& bits;
+        format::mask_type type;
+        format::page_range where;
+    };
+    for (const region& r : {region{pages, format::mask_type::used_pages, g.page_mask},
+                            region{clusters, format::mask_type::used_clusters, g.cluster_mask},
+                            region{ids, format::mask_type::used_blobids, g.blobid_mask}}) {
+        if (r.where.count == 0) continue;  // stores of the first versions
+        env::buffer memory = co_await _disk.memory(g.bytes_of(r.where));
+        format::encode_mask(r.bits, r.type, memory.bytes());
+        co_await _disk.write(g.offset_of(r.where), memory.bytes());
+    }
+}
+
+task<> store::begin_change() {
+    co_await _commits->ready();
+    if (!_super.clean && !_area_is_new && !_super_unsure) co_return;
+    auto one = co_await _super_lock.lock();
+    if (_super_unsure) {
+        co_await put_super(_super.raw);
+        _super_unsure = false;
+    }
+    if (!_super.clean && !_area_is_new) co_return;
+    if (_area_is_new) {  // first the mask, so that nobody trusts the area before it does
+        co_await write_masks();
+        co_await _disk.flush();
+    }
+    // What is in the area is of the store's last life: it must not be taken for something of this one.
+    co_await _commits->clear_area();
+    format::super_block next = _super;
+    next.clean = false;
+    co_await write_super(std::move(next));
+    _area_is_new = false;
+}
+
+task<> store::set_super_blob(blob_id id) {
+    if (id != format::no_blob) co_await find_blob(id);
+    co_await begin_change();
+    auto one = co_await _super_lock.lock();
+    format::super_block next = _super;
+    next.super_blob = id;
+    co_await write_super(std::move(next));
+}
+
+// --- the end
+
+task<> store::unload() {
+    for (const auto& [id, b] : _blobs) {
+        if (b->opens != 0 || b->busy) co_await fail(errc::busy, fmt::format("blob 0x{:x} is in use", id));
+    }
+    co_await save_all();
+    if (!std::exchange(_stopping, true)) {
+        co_await _tasks.close();
+        co_await _commits->stop();
+    }
+    if (_super.clean) co_return;
+    co_await _commits->finish();
+    co_await write_masks();
+    co_await _disk.flush();
+    format::super_block next = _super;
+    next.clean = true;
+    co_await write_super(std::move(next));
+}
+
+task<> store::abandon() {
+    if (std::exchange(_stopping, true)) co_return;
+    co_await _tasks.close();
+    if (_commits) co_await _commits->stop();
+}
+
+// --- what all use
+
+result<blob_state*> store::find_blob(blob_id id) {
+    auto found = _blobs.find(id);
+    if (found == _blobs.end() || found->second->hidden) {
+        return fail(errc::not_found, fmt::format("there is no blob 0x{:x}", id));
+    }
+    return found->second.get();
+}
+
+const blob_state* store::find(blob_id id) const noexcept {
+    auto found = _blobs.find(id);
+    return found == _blobs.end() ? nullptr : found->second.get();
+}
+
+std::vector<blob_id> store::blobs() const {
+    std::vector<blob_id> all;
+    for (const auto& [id, b] : _blobs) {
+        if (!b->hidden) all.push_back(id);
+    }
+    return all;
+}
+
+result<blob_ref> store::open(blob_id id) {
+    result<blob_state*> b = find_blob(id);
+    if (!b) return fail(std::move(b).error());
+    if ((*b)->set_aside()) return fail(errc::io, fmt::format("blob 0x{:x} is set aside: {}", id, (*b)->damage));
+    return blob_ref(**b);
+}
+
+result<store::operation> store::begin_on(blob_state& b) {
+    if (b.set_aside()) return fail(errc::io, fmt::format("blob 0x{:x} is set aside: {}", b.id, b.damage));
+    if (b.busy) return fail(errc::busy, fmt::format("another operation works on blob 0x{:x}", b.id));
+    return operation(b);
+}
+
+void store::background(task<> t) {
+    _tasks.spawn(std::move(t), [](const error&) {});
+}
+
+namespace {
+template <class T>
+task<> destroy_after_everyone(thread::runtime& threads, std::unique_ptr<T> old) {
+    co_await yield();  // whoever retired it may still be at it
+    co_await threads.for_each_thread([](thread::thread&) {});
+    old.reset();
+}
+}  // namespace
+
+void store::retire(std::unique_ptr<layout> old) {
+    if (old) background(destroy_after_everyone(_devices.threads(), std::move(old)));
+}
+void store::retire(std::unique_ptr<blob_state> old) {
+    background(destroy_after_everyone(_devices.threads(), std::move(old)));
+}
+
+task<bdev::registry::frozen> store::freeze(blob_state& b) {
+    if (b.device == nullptr) co_return bdev::registry::frozen();
+    co_return co_await _devices.freeze(*b.device);
+}
+
+task<> store::settle() {
+    while (_tasks.inside() > 0 || _commits->busy()) co_await yield();
+}
+
+}  // namespace varve::blob

@@ -1,0 +1,264 @@
+// A blobstore on one bdev: blobs (volumes of clusters) with their metadata, in SPDK's format.
+//
+//   auto s = co_await store::load(registry, std::move(descriptor), {});
+//   blob_id id = co_await s->create({.clusters = 100, .thin = true});
+//   blob_ref b = co_await s->open(id);
+//   ... a bdev::device whose open_channel() is b.open_channel() and whose properties are b.properties(name) ...
+//   co_await s->unload();                                          when every blob_ref has gone
+//
+// Threads: the app thread, except blob_ref::open_channel().
+// Every operation that returns without error is durable; one that fails changed nothing, whatever failed. What a crash
+// interrupts is found done or not done.
+// Errors: errc::not_found (no such blob), busy (a long operation works on it, or it is open), no_space, invalid,
+// not_permitted (metadata is read-only), io.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "blob/blob_state.h"
+#include "blob/committer.h"
+#include "blob/disk.h"
+#include "blob/job.h"
+#include "blob/space.h"
+
+namespace varve::blob {
+
+using format::blob_id;
+
+struct init_options {
+    uint32_t cluster_size = 1024 * 1024;  // bytes; a multiple of 4096
+    uint32_t md_page_count = 0;           // 0: one for each cluster
+    std::string type;                     // at most 16 bytes
+    bool trim = true;                     // clear free clusters in the background
+};
+
+struct load_options {
+    std::string type;  // empty: whatever it is; else errc::invalid when it is another
+    bool trim = true;  // clear free clusters in the background
+};
+
+struct blob_options {
+    uint64_t clusters = 0;
+    bool thin = false;
+    format::clear_method clear = format::clear_method::unspecified;
+    std::vector<format::xattr> xattrs;
+};
+
+// An open blob. What it shows is as of now; it may change with each co_await.
+class blob_ref {
+  public:
+    blob_ref() noexcept = default;
+    explicit blob_ref(blob_state& b) noexcept : _blob(&b) { ++b.opens; }
+    blob_ref(blob_ref&& other) noexcept : _blob(std::exchange(other._blob, nullptr)) {}
+    blob_ref& operator=(blob_ref&& other) noexcept {
+        std::swap(_blob, other._blob);
+        return *this;
+    }
+    ~blob_ref() { close(); }
+    void close() noexcept {
+        if (blob_state* b = std::exchange(_blob, nullptr)) --b->opens;
+    }
+    explicit operator bool() const noexcept { return _blob != nullptr; }
+
+    blob_id id() const noexcept { return _blob->id; }
+    uint64_t clusters() const noexcept { return _blob->record.cluster_count; }
+    uint64_t clusters_allocated() const noexcept { return _blob->allocated; }
+    bool thin() const noexcept { return _blob->thin(); }
+    bool read_only() const noexcept { return _blob->read_only(); }
+    bool is_snapshot() const noexcept { return !_blob->clones.empty(); }
+    bool is_clone() const noexcept { return _blob->parent != nullptr; }
+    const format::xattr_map& xattrs() const noexcept { return _blob->record.xattrs; }
+    const format::xattr_map& internal_xattrs() const noexcept { return _blob->record.internal_xattrs; }
+    // Where cluster `index` lies on the device; 0: not allocated in this blob.
+    uint32_t cluster_at(uint64_t index) const noexcept { return _blob->current->at(index); }
+
+    // What a bdev on it is like; `name` and the rest that is not the blob's is left to the caller.
+    bdev::properties properties(std::string name) const;
+    // For bdev::device::open_channel(), on the thread that is to use it. The blob stays open while there are channels.
+    std::unique_ptr<bdev::channel> open_channel() const;
+    // The device made of it, once it is registered, null when it is about to be removed: it is frozen while the blob's
+    // clusters change hands. One device a blob.
+    void serve_through(bdev::device* d) noexcept { _blob->device = d; }
+
+    blob_state& state() const noexcept { return *_blob; }
+
+  private:
+    blob_state* _blob = nullptr;
+};
+
+class store {
+  public:
+    // Makes a new store; what was on the device is gone.
+    static task<std::unique_ptr<store>> init(bdev::registry& devices, bdev::descriptor base, init_options how);
+    // errc::bad_sequence: there is no store, or its super block is beyond repair.
+    static task<std::unique_ptr<store>> load(bdev::registry& devices, bdev::descriptor base, load_options how);
+    ~store();  // after unload() or abandon()
+    store(const store&) = delete;
+
+    // errc::busy when blobs are open. After an error it can be tried again.
+    task<> unload();
+    // Stops without writing anything: the device has gone, or a crash is being played. Nothing is open any more.
+    task<> abandon();
+
+    task<blob_id> create(blob_options how);
+    result<blob_ref> open(blob_id id);
+    task<> remove(blob_id id);
+    // More clusters read as zeroes. Fewer: whoever serves the blob makes the device smaller first.
+    task<> resize(blob_ref& b, uint64_t clusters);
+    task<> set_xattr(blob_ref& b, std::string name, std::string value);
+    task<> remove_xattr(blob_ref& b, std::string name);
+    task<> set_read_only(blob_ref& b);
+    task<> set_super_blob(blob_id id);
+    blob_id super_blob() const noexcept { return _super.super_blob; }
+    // What was mapped for writes that have ended is on the media, and their data with it.
+    task<> flush(blob_ref& b);
+
+    // Freezes what is there: the blob goes on as a clone of the snapshot, with the same contents. Writes to it wait
+    // meanwhile. errc::invalid for a blob that is read-only.
+    task<blob_id> snapshot(blob_ref& b, std::vector<format::xattr> xattrs);
+    // A thin blob that shows the contents of a read-only one. errc::invalid when it is not read-only.
+    task<blob_id> clone(blob_ref& snapshot, std::vector<format::xattr> xattrs);
+    // Every cluster becomes the blob's own, and the blob thick and nobody's clone.
+    task<> inflate(blob_ref& b, job& progress);
+    // What shows through from the direct parent becomes the blob's own; then it is the parent's parent's clone.
+    // errc::invalid when it has no parent.
+    task<> decouple(blob_ref& b, job& progress);
+    // What the blob has not written shows `parent` from now on. errc::exists when it does already.
+    task<> set_parent(blob_ref& b, blob_ref& parent);
+    // Takes all of a device that has become larger; errc::no_space when the metadata has no room for so many clusters.
+    task<> grow();
+
+    // All blobs, also those set aside; ascending.
+    std::vector<blob_id> blobs() const;
+    const blob_state* find(blob_id id) const noexcept;
+
+    const format::geometry& geometry() const noexcept { return _super.layout; }
+    const format::super_block& super() const noexcept { return _super; }
+    uint32_t free_clusters() const noexcept { return _space.free_clusters(); }
+    uint32_t data_clusters() const noexcept { return _space.data_clusters(); }
+    const space& room() const noexcept { return _space; }
+    disk& base() noexcept { return _disk; }
+    // Clusters made ready for first writes; the rest is cleared in the background from now on.
+    void start_trimming();
+    // No background work is under way.
+    task<> settle();
+
+    // --- for channels: a request that waits for its cluster; store's thread
+    void want(errand& e) noexcept;
+    thread::thread& home() const noexcept { return _home; }
+
+  private:
+    friend class loader;
+    store(bdev::registry& devices, bdev::descriptor base, format::super_block super);
+
+    task<> write_new_store();
+    void adopt_area();
+    uint32_t next_stamp() noexcept { return ++_stamp == 0 ? ++_stamp : _stamp; }
+
+    // Before anything is changed: the area can be relied upon and the super block says that the store is in use.
+    task<> begin_change();
+    task<> write_super(format::super_block next);
+    task<> put_super(const format::page_bytes& bytes);
+    task<> write_masks();
+
+    // An operation that excludes others on the same blob, for its scope.
+    class operation {
+      public:
+        explicit operation(blob_state& b) noexcept : _blob(&b) { b.busy = true; }
+        operation(operation&& other) noexcept : _blob(std::exchange(other._blob, nullptr)) {}
+        operation& operator=(operation&&) = delete;
+        ~operation() {
+            if (_blob != nullptr) _blob->busy = false;
+        }
+
+      private:
+        blob_state* _blob;
+    };
+    result<operation> begin_on(blob_state& b);
+    result<blob_state*> find_blob(blob_id id);
+
+    // What a blob's metadata is to become. Made, committed, then taken over; destroyed before, it leaves nothing.
+    struct revision {
+        explicit revision(space& s) : mine(s) {}
+        format::blob_record record;
+        std::vector<uint32_t> extent_pages;
+        std::vector<page_write> fresh;  // to be written before
+        std::vector<page_write> also;   // to be committed with the root
+        taken mine;                     // pages and clusters that are not the blob's yet
+        bool hands_over = false;        // the blob's extent pages are somebody else's afterwards
+    };
+    revision revise(const blob_state& b);
+    // Extent pages `indices` as `l` has them, on new pages.
+    result<> add_extent_pages(revision& r, const layout& l, const std::vector<uint64_t>& indices);
+    result<> add_extent_page(revision& r, uint64_t index, std::vector<uint32_t> clusters);
+    // The commit point of most operations. Then record and extent_pages are the blob's, and what is in them that was
+    // not before; the pages that are not any more are free.
+    task<> commit(blob_state& b, revision& r);
+    static void lay_out_runs(revision& r, const layout& l, const std::vector<mapping*>& added = {});
+    // What extent page `index` of a blob of `clusters` holds.
+    static std::vector<uint32_t> extents_of(const layout& l, uint64_t index, uint64_t clusters);
+    static format::page_bytes extent_page(const blob_state& b, uint64_t index, std::vector<uint32_t> clusters);
+    result<uint32_t> take_page(revision& r, uint32_t from = 0);
+
+    // Clusters of zeroes for `count` entries of `l` from `first` on; they belong to r.
+    task<> allocate(revision& r, layout& l, uint64_t first, uint64_t count);
+    task<> clear(std::vector<uint32_t> clusters);
+    void forget(blob_state& b) noexcept;
+    void free_blob_space(blob_state& b, const layout& l) noexcept;
+    task<bdev::registry::frozen> freeze(blob_state& b);
+    // Destroyed when every thread has been elsewhere.
+    void retire(std::unique_ptr<layout> old);
+    void retire(std::unique_ptr<blob_state> old);
+    void background(task<> t);
+
+    // Snapshots (snapshot.cc).
+    task<> unhide(blob_id id);
+    task<> try_twice(blob_id id, task<> (store::*what)(blob_id));
+    task<> merge_into_clone(blob_state& snapshot);
+    task<> take_over(blob_state& clone, blob_state& snapshot);
+    result<> merge_extents(revision& r, const blob_state& clone, const blob_state& snapshot, const layout& merged);
+    task<> clear_root(blob_id id);
+    void drop_merged(blob_state& snapshot, const layout& merged, const std::vector<uint32_t>& taken_over) noexcept;
+
+    // Inflating (inflate.cc).
+    task<> detach(blob_state& b, bool all, job& progress);
+    task<> drop_parent(blob_state& b, bool all);
+    void change_parent(blob_state& b, blob_state* above, const layout_slot* below, external_parent* external);
+
+    // First writes (first_write.cc).
+    task<> ensure_cluster(blob_state& b, uint64_t index);
+    task<> serve(blob_state& b, uint64_t index);
+    void answer(blob_state& b, uint64_t index, const result<>& outcome) noexcept;
+    task<> give_cluster(blob_state& b, uint64_t index);
+    task<> fill(uint32_t cluster, source from, bool clean);
+    task<uint32_t> take_cluster(taken& mine, bool& clean);
+    task<> map(blob_state& b, uint64_t index, uint32_t cluster);
+    task<> run_mapping(blob_state& b);
+    task<> commit_mappings(blob_state& b, const std::vector<mapping*>& batch, const std::set<uint64_t>& extents);
+    task<> save(blob_state& b);
+    task<> save_locked(blob_state& b);  // b.md is held
+    task<> save_all();
+    task<> trim();
+
+    bdev::registry& _devices;
+    thread::thread& _home;
+    disk _disk;
+    format::super_block _super;
+    space _space;
+    std::unique_ptr<committer> _commits;
+    std::map<blob_id, std::unique_ptr<blob_state>> _blobs;
+    uint32_t _stamp = 0;
+    uint64_t _round = 0;         // the last in the double-write area
+    bool _super_unsure = false;  // what is on disk may not be _super
+    bool _area_is_new = false;   // the super block does not know of it yet
+    mutex _super_lock;
+    bool _trimming = false;
+    bool _stopping = false;
+    event _trimmed;
+    gate _tasks;
+};
+
+}  // namespace varve::blob

@@ -1,0 +1,212 @@
+// What a store does when nothing goes wrong, and what it says when something is asked that cannot be.
+#include "blob/store.h"
+
+#include <gtest/gtest.h>
+
+#include "blob/test_store.h"
+#include "thread/test_world.h"
+
+namespace varve::blob {
+namespace {
+
+constexpr uint32_t cluster = 16 * 1024;
+const init_options small{.cluster_size = cluster, .type = "TEST"};
+constexpr uint64_t disk_bytes = 4 << 20;
+
+template <class Body>
+void on_a_disk(Body body) {
+    for (bool cached : {false, true}) {
+        SCOPED_TRACE(cached ? "with a volatile cache" : "without a volatile cache");
+        sim_machine m(thread::test_seed(), disk_bytes, {.volatile_cache = cached});
+        auto outcome = m.live(body);
+        EXPECT_TRUE(outcome) << outcome.error().message();
+    }
+}
+#define STORE_TEST(name)                                                               \
+    task<> name(life& l);                                                              \
+    TEST(store, name) {                                                                \
+        thread::for_each_seed([] { on_a_disk([](life& l) { return name(l); }); }, 20); \
+    }                                                                                  \
+    task<> name(life& l)
+
+template <class T>
+task<errc> code_of(task<T> t) {
+    auto outcome = co_await as_result(std::move(t));
+    co_return outcome ? errc::ok : outcome.error().code();
+}
+
+std::vector<std::byte> bytes_of(char c, std::size_t n) { return std::vector<std::byte>(n, static_cast<std::byte>(c)); }
+
+STORE_TEST(an_empty_store_is_loaded_as_it_was_left) {
+    auto s = co_await store::init(l.devices, l.base(), small);
+    uint32_t free = s->free_clusters();
+    EXPECT_EQ(free, s->data_clusters());
+    co_await s->unload();
+    s.reset();
+    s = co_await store::load(l.devices, l.base(), {.type = "TEST"});
+    EXPECT_EQ(s->free_clusters(), free);
+    EXPECT_TRUE(s->blobs().empty());
+    EXPECT_TRUE(s->super().clean);
+    co_await s->unload();
+    s.reset();
+    EXPECT_EQ(co_await code_of(store::load(l.devices, l.base(), {.type = "OTHER"})), errc::invalid);
+}
+
+STORE_TEST(there_is_no_store_on_a_disk_of_zeroes) {
+    EXPECT_EQ(co_await code_of(store::load(l.devices, l.base(), {})), errc::bad_sequence);
+}
+
+STORE_TEST(blobs_are_found_again) {
+    auto s = co_await store::init(l.devices, l.base(), small);
+    blob_id thick = co_await s->create({.clusters = 5, .xattrs = {{"name", "thick"}}});
+    blob_id thin = co_await s->create({.clusters = 2000, .thin = true, .xattrs = {{"name", "thin"}}});
+    blob_id none = co_await s->create({});
+    EXPECT_EQ(s->free_clusters(), s->data_clusters() - 5);
+    co_await s->set_super_blob(thin);
+    for (int pass = 0; pass < 2; ++pass) {
+        if (pass == 0) {
+            co_await s->unload();
+        } else {
+            co_await s->abandon();  // a crash that loses nothing
+        }
+        s.reset();
+        s = co_await store::load(l.devices, l.base(), {});
+        EXPECT_EQ(s->blobs(), (std::vector<blob_id>{thick, thin, none}));
+        EXPECT_EQ(s->super_blob(), thin);
+        EXPECT_EQ(s->free_clusters(), s->data_clusters() - 5);
+        blob_ref a = co_await s->open(thick), b = co_await s->open(thin);
+        EXPECT_EQ(a.clusters(), 5u);
+        EXPECT_EQ(a.clusters_allocated(), 5u);
+        EXPECT_FALSE(a.thin());
+        EXPECT_EQ(*b.xattrs().find("name"), "thin");
+        EXPECT_EQ(b.clusters(), 2000u);
+        EXPECT_EQ(b.clusters_allocated(), 0u);
+        EXPECT_TRUE(b.thin());
+        co_await s->set_xattr(b, "more", std::string(3000, 'x'));  // the store is dirty now
+        co_await s->set_xattr(b, "yet more", std::string(3000, 'y'));
+    }
+    co_await s->unload();
+}
+
+STORE_TEST(a_removed_blob_leaves_nothing) {
+    auto s = co_await store::init(l.devices, l.base(), small);
+    uint32_t pages = s->room().free_pages();
+    blob_id id =
+        co_await s->create({.clusters = 7, .xattrs = {{"a", std::string(4000, 'a')}, {"b", std::string(4000, 'b')}}});
+    {
+        blob_ref open = co_await s->open(id);
+        EXPECT_EQ(co_await code_of(s->remove(id)), errc::busy);
+    }
+    co_await s->remove(id);
+    EXPECT_EQ(co_await code_of(s->remove(id)), errc::not_found);
+    EXPECT_EQ(s->free_clusters(), s->data_clusters());
+    EXPECT_EQ(s->room().free_pages(), pages);
+    EXPECT_EQ(s->open(id).error().code(), errc::not_found);
+    co_await s->abandon();
+    s.reset();
+    s = co_await store::load(l.devices, l.base(), {});
+    EXPECT_TRUE(s->blobs().empty());
+    EXPECT_EQ(s->room().free_pages(), pages);
+    co_await s->unload();
+}
+
+STORE_TEST(what_does_not_fit_is_refused_and_costs_nothing) {
+    auto s = co_await store::init(l.devices, l.base(), small);
+    uint32_t free = s->free_clusters(), pages = s->room().free_pages();
+    EXPECT_EQ(co_await code_of(s->create({.clusters = free + 1})), errc::no_space);
+    EXPECT_EQ(co_await code_of(s->create({.xattrs = {{"x", std::string(5000, 'x')}}})), errc::invalid);
+    EXPECT_EQ(s->free_clusters(), free);
+    EXPECT_EQ(s->room().free_pages(), pages);
+    blob_id all = co_await s->create({.clusters = free});
+    EXPECT_EQ(s->free_clusters(), 0u);
+    EXPECT_EQ(co_await code_of(s->create({.clusters = 1})), errc::no_space);
+    co_await s->remove(all);
+    co_await s->unload();
+}
+
+STORE_TEST(new_clusters_hold_zeroes_whatever_was_there) {
+    auto disk = l.base();
+    {
+        auto on = disk.channel();
+        auto dirt = bytes_of('!', 1 << 20);
+        for (uint64_t at = 0; at < disk_bytes; at += dirt.size()) co_await bdev::write(*on, at / 512, dirt);
+    }
+    auto s = co_await store::init(l.devices, std::move(disk), {.cluster_size = cluster, .trim = false});
+    for (bool thin : {false, true}) {
+        blob_id id = co_await s->create({.clusters = 3, .thin = thin});
+        auto d = co_await l.serve(*s, id);
+        {
+            auto io = d.channel();
+            auto x = bytes_of('x', 512);
+            co_await bdev::write(*io, 33, x);
+            std::vector<std::byte> all(3 * cluster), expected(3 * cluster);
+            std::ranges::copy(x, expected.begin() + 33 * 512);
+            co_await bdev::read(*io, 0, all);
+            EXPECT_TRUE(all == expected);
+        }
+        d.close();
+        co_await l.stop_serving(id);
+    }
+    co_await s->unload();
+}
+
+STORE_TEST(a_blob_keeps_what_is_written_across_clusters) {
+    auto s = co_await store::init(l.devices, l.base(), small);
+    blob_id id = co_await s->create({.clusters = 40, .thin = thread::test_seed() % 2 == 0});
+    auto data = bytes_of('d', 10 * cluster);
+    for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::byte>(i * 7 + i / 4096);
+    auto d = co_await l.serve(*s, id);
+    {
+        auto io = d.channel();
+        co_await bdev::write(*io, 5, data);
+        co_await bdev::flush(*io);
+        std::vector<std::byte> back(data.size());
+        co_await bdev::read(*io, 5, back);
+        EXPECT_TRUE(back == data);
+        co_await bdev::write_zeroes(*io, 100, 64);
+        co_await bdev::unmap(*io, 500, 64);
+        std::fill_n(data.begin() + 95 * 512, 64 * 512, std::byte{0});
+    }
+    d.close();
+    co_await l.stop_serving(id);
+    co_await s->unload();
+    s.reset();
+    s = co_await store::load(l.devices, l.base(), {});
+    d = co_await l.serve(*s, id);
+    {
+        auto io = d.channel();
+        std::vector<std::byte> back(400 * 512);
+        co_await bdev::read(*io, 5, std::span(back).first(300 * 512));
+        EXPECT_TRUE(std::equal(back.begin(), back.begin() + 300 * 512, data.begin()));
+    }
+    d.close();
+    co_await l.stop_serving(id);
+    co_await s->unload();
+}
+
+STORE_TEST(a_blob_grows_and_shrinks) {
+    for (bool thin : {false, true}) {
+        auto s = co_await store::init(l.devices, l.base(), {.cluster_size = 4096, .md_page_count = 100});
+        blob_id id = co_await s->create({.clusters = 3, .thin = thin});
+        blob_ref b = co_await s->open(id);
+        for (uint64_t size : {5u, 700u, 512u, 513u, 0u, 600u, 2u}) {
+            co_await s->resize(b, size);
+            EXPECT_EQ(b.clusters(), size);
+            EXPECT_EQ(b.clusters_allocated(), thin ? 0 : size);
+            EXPECT_EQ(s->free_clusters(), s->data_clusters() - (thin ? 0 : size));
+        }
+        EXPECT_EQ(co_await code_of(s->resize(b, thin ? uint64_t{1} << 32 : 5000)),
+                  thin ? errc::invalid : errc::no_space);
+        EXPECT_EQ(b.clusters(), 2u);
+        b.close();
+        co_await s->abandon();
+        s.reset();
+        s = co_await store::load(l.devices, l.base(), {});
+        EXPECT_EQ((co_await s->open(id)).clusters(), 2u);
+        EXPECT_EQ(s->free_clusters(), s->data_clusters() - (thin ? 0 : 2));
+        co_await s->unload();
+    }
+}
+
+}  // namespace
+}  // namespace varve::blob

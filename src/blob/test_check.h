@@ -1,0 +1,101 @@
+// For tests: what a store holds, as text that can be compared, and whether it is sound.
+#pragma once
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <set>
+#include <string>
+
+#include "blob/test_store.h"
+
+namespace varve::blob {
+
+inline std::string hash_of(std::span<const std::byte> bytes) {
+    uint64_t hash = 0xcbf29ce484222325;
+    bool zero = true;
+    for (std::byte b : bytes) {
+        hash = (hash ^ static_cast<uint8_t>(b)) * 0x100000001b3;
+        zero = zero && b == std::byte{0};
+    }
+    return zero ? "-" : fmt::format("{:x}", hash & 0xffffff);
+}
+
+// Every blob with its attributes and contents. Reads all of them.
+inline task<std::string> describe(life& l, store& s) {
+    std::string text = fmt::format("super blob {:x}\n", s.super_blob());
+    for (blob_id id : s.blobs()) {
+        const blob_state& b = *s.find(id);
+        text += fmt::format("{:x}: {} clusters, thin {}, read-only {}, below {:x}", id, b.record.cluster_count,
+                            b.thin(), b.read_only(), b.parent == nullptr ? 0 : b.parent->id);
+        std::set<std::string> xattrs;
+        for (const auto& x : b.record.xattrs)
+            xattrs.insert(fmt::format(" {}={}*{}", x.name, x.value.substr(0, 9), x.value.size()));
+        for (const std::string& x : xattrs) text += x;
+        if (b.set_aside()) text += " SET ASIDE " + b.damage;
+        text += " :";
+        if (!b.set_aside()) {
+            auto d = co_await l.serve(s, id);
+            auto memory = co_await s.base().memory(s.geometry().cluster_size);
+            {
+                auto io = d.channel();
+                const uint64_t blocks = memory.size() / 512;
+                for (uint64_t i = 0; i < std::min<uint64_t>(b.record.cluster_count, 20); ++i) {
+                    co_await bdev::read(*io, i * blocks, memory.bytes());
+                    text += " " + hash_of(memory.bytes());
+                }
+            }
+            d.close();
+            co_await l.stop_serving(id);
+        }
+        text += '\n';
+    }
+    co_return text;
+}
+
+// No cluster or page is lost or has two owners, and nothing had to be set aside.
+inline void check(const store& s) {
+    std::set<uint32_t> clusters, pages;
+    const std::size_t area = s.super().extension ? s.super().extension->double_write.page_count() : 0;
+    for (blob_id id : s.blobs()) {
+        const blob_state& b = *s.find(id);
+        EXPECT_FALSE(b.set_aside()) << b.damage;
+        uint64_t allocated = 0;
+        for (uint64_t i = 0; i < b.current->size; ++i) {
+            uint32_t c = b.current->at(i);
+            if (c == no_cluster) continue;
+            ++allocated;
+            EXPECT_TRUE(clusters.insert(c).second) << "cluster " << c << " has two owners";
+            EXPECT_TRUE(s.room().cluster_used(c)) << "cluster " << c << " is taken for free";
+        }
+        EXPECT_EQ(allocated, b.allocated);
+        for (uint32_t p : b.record.pages) EXPECT_TRUE(pages.insert(p).second) << "page " << p << " has two owners";
+        for (uint32_t p : b.extent_pages) {
+            if (p != 0) EXPECT_TRUE(pages.insert(p).second) << "page " << p << " has two owners";
+        }
+    }
+    EXPECT_EQ(s.data_clusters() - s.free_clusters(), clusters.size()) << "clusters are lost";
+    std::string lost;
+    for (uint32_t p = 0; p < s.room().page_count(); ++p) {
+        bool in_area = area != 0 && s.super().extension->double_write.holds(p);
+        if (s.room().page_used(p) != (in_area || pages.contains(p))) lost += fmt::format(" {}", p);
+    }
+    EXPECT_EQ(lost, "") << "pages are lost, or taken for free";
+}
+
+// Writes `blocks` blocks from `lba` on, and flushes.
+inline task<> write_pattern(life& l, store& s, blob_id id, uint64_t lba, uint32_t blocks, char c, bool flush = true) {
+    auto d = co_await l.serve(s, id);
+    std::vector<std::byte> data(std::size_t{blocks} * 512, static_cast<std::byte>(c));
+    result<> outcome;
+    {
+        auto io = d.channel();
+        outcome = co_await as_result(bdev::write(*io, lba, data));
+        if (outcome && flush) outcome = co_await as_result(bdev::flush(*io));
+    }
+    d.close();
+    co_await l.stop_serving(id);
+    co_await std::move(outcome);
+}
+
+}  // namespace varve::blob
