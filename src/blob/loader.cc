@@ -389,6 +389,7 @@ void loader::claim_area() {
         bool free = true;
         for (uint32_t p = 0; p < area.page_count(); ++p) free = free && _page_owner[area.first + p] == nullptr;
         for (uint32_t p = 0; free && p < area.page_count(); ++p) _s._space.claim_page(area.first + p);
+        _s._area_is_new = !_used_pages || !_used_pages->all(area.first, area.page_count());
         if (free) return;
     }
     if (!extension) extension.emplace().store = _s._devices.world().make_uuid();

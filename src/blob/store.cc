@@ -137,12 +137,13 @@ task<> store::begin_change() {
         _super_unsure = false;
     }
     if (!_super.clean && !_area_is_new) co_return;
-    if (_area_is_new) {  // first the mask, so that nobody trusts the area before it does
+    // What is in the area is of an earlier life, and others may have changed the store since: it goes before the mask
+    // says that the area can be trusted.
+    co_await _commits->clear_area();
+    if (_area_is_new) {
         co_await write_masks();
         co_await _disk.flush();
     }
-    // What is in the area is of the store's last life: it must not be taken for something of this one.
-    co_await _commits->clear_area();
     format::super_block next = _super;
     next.clean = false;
     co_await write_super(std::move(next));

@@ -253,7 +253,7 @@ class store {
     uint32_t _stamp = 0;
     uint64_t _round = 0;         // the last in the double-write area
     bool _super_unsure = false;  // what is on disk may not be _super
-    bool _area_is_new = false;   // the super block does not know of it yet
+    bool _area_is_new = false;   // the super block, or the mask of used pages, does not know of it
     mutex _super_lock;
     bool _trimming = false;
     bool _stopping = false;

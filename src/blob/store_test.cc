@@ -208,5 +208,65 @@ STORE_TEST(a_blob_grows_and_shrinks) {
     }
 }
 
+// SPDK knows nothing of the double-write area. When it has recovered and changed a store, what varve left there must
+// not be repeated; and what varve commits afterwards must.
+TEST(store, a_round_is_not_repeated_when_somebody_else_was_there_since) {
+    sim_machine m(1, disk_bytes, {.volatile_cache = true});
+    std::vector<std::byte> root(4096), mask;
+    uint64_t root_at = 0, mask_at = 0;
+    blob_id id = 0;
+    auto name_is = [&](store& s, std::string_view name) { EXPECT_EQ(*s.find(id)->record.xattrs.find("name"), name); };
+    struct renaming {
+        static task<> to(store& s, blob_id of, const char* name) {
+            blob_ref b = co_await s.open(of);
+            co_await s.set_xattr(b, "name", name);
+            b.close();
+            co_await s.settle();
+        }
+    };
+    auto first = m.live([&](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        id = co_await s->create({.clusters = 1, .xattrs = {{"name", "1"}}});
+        co_await s->settle();
+        const format::geometry& g = s->geometry();
+        root_at = g.offset_of_md_page(format::root_page_of(id));
+        m.disk().peek(root_at, root);
+        mask_at = g.offset_of(g.page_mask);
+        mask.resize(g.bytes_of(g.page_mask));
+        format::bit_mask used(g.md.count);
+        for (uint32_t p : s->find(id)->record.pages) used.set(p);
+        for (uint32_t p : s->find(id)->extent_pages) used.set(p);
+        format::encode_mask(used, format::mask_type::used_pages, mask);
+        co_await renaming::to(*s, id, "2");
+        co_await s->abandon();
+    });
+    EXPECT_TRUE(first);
+    m.disk().poke(root_at, root);
+    m.disk().poke(mask_at, mask);
+    auto second = m.live([&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+        name_is(*s, "1");
+        // The power goes when the mask says again that there is an area, and nothing has been committed.
+        m.disk().cut_power_at(m.disk().ops_issued() + 6, env::sim::cut_outcome::keep_all);
+        co_await as_result(renaming::to(*s, id, "3"));
+        co_await s->abandon();
+    });
+    EXPECT_TRUE(second);
+    auto third = m.live([&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+        name_is(*s, "1");
+        co_await renaming::to(*s, id, "4");
+        co_await s->abandon();
+    });
+    EXPECT_TRUE(third);
+    m.disk().poke(root_at, root);  // as if the write in place had not got there
+    auto fourth = m.live([&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), {});
+        name_is(*s, "4");
+        co_await s->unload();
+    });
+    EXPECT_TRUE(fourth);
+}
+
 }  // namespace
 }  // namespace varve::blob
