@@ -51,7 +51,7 @@ class trial {
             seen.end = _machine.disk().ops_issued();
             if (!will_be_cut) {
                 seen.after = co_await describe(l, *s);
-                check(*s);
+                expect_sound(*s);
             }
             co_await s->abandon();
         });
@@ -61,16 +61,18 @@ class trial {
     // What a new life finds; and that it can go on.
     std::string found() {
         std::string text;
+        EXPECT_EQ(fsck(_machine.disk(), false), "");
         auto outcome = _machine.live([&](life& l) -> task<> {
             auto s = co_await store::load(l.devices, l.base(), {.trim = false});
             text = co_await describe(l, *s);
-            check(*s);
+            expect_sound(*s);
             blob_id id = co_await s->create({.clusters = 2, .xattrs = {{"long", std::string(3000, 'l')}}});
             std::string with_one_more = co_await describe(l, *s);
             co_await s->unload();
             s.reset();
+            EXPECT_EQ(fsck(_machine.disk(), true), "");
             s = co_await store::load(l.devices, l.base(), {.trim = false});
-            check(*s);
+            expect_sound(*s);
             EXPECT_EQ(co_await describe(l, *s), with_one_more);
             co_await s->remove(id);
             EXPECT_EQ(co_await describe(l, *s), text);

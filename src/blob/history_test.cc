@@ -49,7 +49,7 @@ class history {
             _machine.disk().cut_power_at(_machine.disk().ops_issued() + _chance.below(150), how);
         }
         for (unsigned i = 0; (cut || i < 10) && _machine.disk().powered() && i < 80; ++i) co_await act(l, *s);
-        if (!cut) check(*s);
+        if (!cut) expect_sound(*s);
         _machine.disk().cut_power_at(UINT64_MAX);
         co_await end(l, *s);
     }
@@ -57,12 +57,14 @@ class history {
         for (blob_id id : s.blobs()) co_await l.stop_serving(id);
         if (_machine.disk().powered() && _chance.coin()) {
             co_await s.unload();
+            EXPECT_EQ(fsck(_machine.disk(), true), "");
             _model.flushed();
             _crashed = false;
         } else {
             co_await s.abandon();
             if (_machine.disk().powered()) _machine.disk().cut_power();
             _crashed = true;
+            EXPECT_EQ(fsck(_machine.disk(), false), "");
         }
     }
 
@@ -85,7 +87,7 @@ class history {
         }
         _or_else.reset();
         if (testing::Test::HasFailure()) co_return;
-        check(s);
+        expect_sound(s);
         for (auto& [id, b] : _model.blobs) co_await read(l, s, id, _crashed);
     }
     task<> read(life& l, store& s, blob_id id, bool after_a_cut) {
@@ -262,8 +264,14 @@ class history {
     uint32_t _values = 0, _names = 0;
 };
 
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr uint64_t histories = 60;
+#else
+constexpr uint64_t histories = 500;
+#endif
+
 TEST(store_history, the_model_is_found_after_every_life) {
-    thread::for_each_seed([] { history(thread::test_seed()).run(8); }, 500);
+    thread::for_each_seed([] { history(thread::test_seed()).run(8); }, histories);
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <set>
 #include <string>
 
+#include "blob/check/examine.h"
+#include "blob/check/inspect.h"
 #include "blob/test_store.h"
 
 namespace varve::blob {
@@ -54,7 +56,7 @@ inline task<std::string> describe(life& l, store& s) {
 }
 
 // No cluster or page is lost or has two owners, and nothing had to be set aside.
-inline void check(const store& s) {
+inline void expect_sound(const store& s) {
     std::set<uint32_t> clusters, pages;
     const std::size_t area = s.super().extension ? s.super().extension->double_write.page_count() : 0;
     for (blob_id id : s.blobs()) {
@@ -81,6 +83,28 @@ inline void check(const store& s) {
         if (s.room().page_used(p) != (in_area || pages.contains(p))) lost += fmt::format(" {}", p);
     }
     EXPECT_EQ(lost, "") << "pages are lost, or taken for free";
+}
+
+// What fsck says of the disk, other than that the store was in use: nothing, once it was unloaded.
+inline std::string fsck(const env::sim::disk& on, bool unloaded) {
+    struct contents final : check::storage {
+        explicit contents(const env::sim::disk& d) : disk(d) {}
+        format::device_shape shape() const noexcept override { return {{disk.size()}, 512}; }
+        void read(std::span<check::piece> pieces) override {
+            for (check::piece& p : pieces) disk.peek(p.offset, p.bytes);
+        }
+        const env::sim::disk& disk;
+    } reader(on);
+    auto evidence = check::inspect(reader);
+    if (!evidence) return evidence.error().message();
+    std::string text;
+    for (const check::finding& f : check::examine(*evidence).findings) {
+        using enum check::problem;
+        bool of_a_crash = f.what == not_unloaded || f.what == half_made_snapshot || f.what == torn_write ||
+                          f.what == torn_super || f.what == unmarked || f.what == leaked || f.what == stale_root;
+        if (unloaded || !of_a_crash) text += std::string(check::name_of(f.what)) + ": " + f.text + '\n';
+    }
+    return text;
 }
 
 // Writes `blocks` blocks from `lba` on, and flushes.
