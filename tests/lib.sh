@@ -7,6 +7,7 @@
 #   rpc_error METHOD [PARAMS]      prints the error object; fails on a result
 #   export_tcp NQN BDEV...         serves bdevs as namespaces 1.. over NVMe/TCP on 127.0.0.1:$port (see free_port)
 #   fail TEXT, skip TEXT           end the test
+#   sanitized                      whether the program is built with a sanitizer
 #
 # VARVE is the program (default build/release/varve), VARVE_SERVE the whole server command to test instead, for one that
 # answers the same methods.
@@ -61,6 +62,9 @@ free_port() {
         (: > "/dev/tcp/127.0.0.1/$p") 2> /dev/null || { echo $p; return; }
     done
 }
+
+# Whether VARVE is built with a sanitizer, so that times and memory are not its own.
+sanitized() { grep -qaE '__[at]san_init' "$VARVE"; }
 
 start_server() {
     local command

@@ -6,6 +6,7 @@
 
 command -v valgrind > /dev/null || skip "valgrind is not installed (make deps)"
 [ -x "$VARVE" ] || fail "$VARVE is not built (make)"
+! sanitized || skip "budgets are for release builds"
 export VARVE_LOOP=epoll # valgrind knows no io_uring
 
 cat > "$work/config.json" << 'END'

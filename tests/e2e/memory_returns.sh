@@ -3,6 +3,7 @@
 # memory comes back to within 5 % of what it was.
 . "$(dirname "$0")/../lib.sh"
 
+! sanitized || skip "resident memory is the release build's"
 port=$(free_port)
 start_server
 python3 - "$sock" "$server_pid" "$port" << 'END'

@@ -15,7 +15,7 @@ done
 took=$(($(now_ms) - start))
 rss=$(awk '/^VmRSS/ { print $2 }' "/proc/$server_pid/status")
 echo "first answer after $took ms, resident $rss KiB"
-if ! nm "$VARVE" 2> /dev/null | grep -q __asan_init; then
+if ! sanitized; then
     [ "$took" -lt 1000 ] || fail "first answer after $took ms (100 on an idle machine)"
     [ "$rss" -lt 40960 ] || fail "resident memory is $rss KiB"
 fi
