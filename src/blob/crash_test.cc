@@ -259,13 +259,13 @@ const operation operations[] = {
     {"inflate", one_snapshot,
      [](life&, store& s) -> task<> {
          blob_ref b = co_await s.open(first_blob(s));
-         job j;
+         jobs::job j;
          co_await s.inflate(b, j);
      }},
     {"decouple", three_deep,
      [](life&, store& s) -> task<> {
          blob_ref b = co_await s.open(first_blob(s));
-         job j;
+         jobs::job j;
          co_await s.decouple(b, j);
      }},
     {"set another parent",

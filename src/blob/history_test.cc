@@ -167,13 +167,13 @@ class history {
             case 8: {
                 if (id == 0 || _model.blobs.at(id).read_only) break;
                 blob_ref b = co_await s.open(id);
-                job j;
+                jobs::job j;
                 co_return co_await both(s.inflate(b, j), [&](model& m) { m.inflate(id); });
             }
             case 9: {
                 if (id == 0 || _model.blobs.at(id).read_only || _model.blobs.at(id).parent == 0) break;
                 blob_ref b = co_await s.open(id);
-                job j;
+                jobs::job j;
                 co_return co_await both(s.decouple(b, j), [&](model& m) { m.decouple(id); });
             }
             default:

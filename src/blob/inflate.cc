@@ -9,12 +9,12 @@ namespace {
 constexpr unsigned copies_at_once = 4;
 }
 
-task<> store::inflate(blob_ref& b, job& progress) { return detach(b.state(), true, progress); }
-task<> store::decouple(blob_ref& b, job& progress) { return detach(b.state(), false, progress); }
+task<> store::inflate(blob_ref& b, jobs::job& progress) { return detach(b.state(), true, progress); }
+task<> store::decouple(blob_ref& b, jobs::job& progress) { return detach(b.state(), false, progress); }
 
 // Clusters are given one by one, as first writes would, and each is durable in itself; then one commit takes the parent
 // away.
-task<> store::detach(blob_state& b, bool all, job& progress) {
+task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
     operation mine = co_await begin_on(b);
     if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
     if (!all && b.parent == nullptr) {
@@ -37,10 +37,9 @@ task<> store::detach(blob_state& b, bool all, job& progress) {
     result<> outcome;
     for (uint64_t i = 0; i < b.current->size && outcome && !copies.failed(); ++i) {
         if (!needs(i)) continue;
-        co_await progress.turn();
-        outcome = progress.check();
+        outcome = co_await as_result(progress.turn(_super.layout.cluster_size));
         auto slot = co_await slots.acquire();
-        auto one = [](store& s, blob_state& of, uint64_t index, job& told, semaphore::units) -> task<> {
+        auto one = [](store& s, blob_state& of, uint64_t index, jobs::job& told, semaphore::units) -> task<> {
             co_await s.ensure_cluster(of, index);
             told.did();
         };

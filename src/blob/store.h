@@ -21,8 +21,8 @@
 #include "blob/blob_state.h"
 #include "blob/committer.h"
 #include "blob/disk.h"
-#include "blob/job.h"
 #include "blob/space.h"
+#include "jobs/job.h"
 
 namespace varve::blob {
 
@@ -122,10 +122,10 @@ class store {
     // A thin blob that shows the contents of a read-only one. errc::invalid when it is not read-only.
     task<blob_id> clone(blob_ref& snapshot, std::vector<format::xattr> xattrs);
     // Every cluster becomes the blob's own, and the blob thick and nobody's clone.
-    task<> inflate(blob_ref& b, job& progress);
+    task<> inflate(blob_ref& b, jobs::job& progress);
     // What shows through from the direct parent becomes the blob's own; then it is the parent's parent's clone.
     // errc::invalid when it has no parent.
-    task<> decouple(blob_ref& b, job& progress);
+    task<> decouple(blob_ref& b, jobs::job& progress);
     // What the blob has not written shows `parent` from now on. errc::exists when it does already.
     task<> set_parent(blob_ref& b, blob_ref& parent);
     // Takes all of a device that has become larger; errc::no_space when the metadata has no room for so many clusters.
@@ -224,7 +224,7 @@ class store {
     void drop_merged(blob_state& snapshot, const layout& merged, const std::vector<uint32_t>& taken_over) noexcept;
 
     // Inflating (inflate.cc).
-    task<> detach(blob_state& b, bool all, job& progress);
+    task<> detach(blob_state& b, bool all, jobs::job& progress);
     task<> drop_parent(blob_state& b, bool all);
     void change_parent(blob_state& b, blob_state* above, const layout_slot* below, external_parent* external);
 

@@ -16,6 +16,7 @@ instance::instance(thread::runtime& threads, log& system_log, options how)
     add_thread_methods(*this);
     add_log_methods(*this);
     add_notification_methods(*this);
+    _jobs.add_methods(_methods);
 }
 
 instance::~instance() = default;
@@ -77,6 +78,7 @@ task<> instance::stop() {
         _start_outcome = fail(errc::cancelled, "the system ends");
         _start_ended.set();
     }
+    co_await _jobs.stop();
     while (_begun > 0) {
         rpc::subsystem& part = *_parts[--_begun];
         auto outcome = co_await as_result(part.stop());

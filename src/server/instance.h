@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "jobs/registry.h"
 #include "rpc/subsystem.h"
 #include "server/notifications.h"
 #include "thread/sync.h"
@@ -55,6 +56,7 @@ class instance {
     thread::runtime& threads() noexcept { return _threads; }
     log& system_log() noexcept { return _log; }
     notifications& events() noexcept { return _events; }
+    jobs::registry& jobs() noexcept { return _jobs; }
     const options& how() const noexcept { return _how; }
 
   private:
@@ -65,6 +67,7 @@ class instance {
     const options _how;
     rpc::registry _methods;
     notifications _events;
+    jobs::registry _jobs;
     std::vector<std::unique_ptr<rpc::subsystem>> _parts;
     std::size_t _begun = 0;  // how many have been asked to start
     rpc::states _state = rpc::states::startup;
