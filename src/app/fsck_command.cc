@@ -66,6 +66,9 @@ int run_check(const fsck_options& how) {
     const bool write = how.repair && !how.dry_run;
     auto file = store_file::open(how.device, write);
     if (!file) return complain(file.error());
+    if ((*file)->in_use()) {
+        fmt::print(stderr, "varve fsck: {} is in use: what is found may only be under way\n", how.device);
+    }
     auto read = check::inspect(**file);
     if (!read) return complain(read.error());
     auto found = check::examine(*read);

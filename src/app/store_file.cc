@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/fs.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -43,6 +44,16 @@ int write_all(std::span<const std::byte> from, Write write) {
     return 0;
 }
 
+// A server that was killed a moment ago holds its files until the kernel has taken its ring apart.
+bool locked_soon(int fd) {
+    for (int tries = 20; ::flock(fd, LOCK_EX | LOCK_NB) != 0; --tries) {
+        if (errno != EWOULDBLOCK) return true;  // there are no locks here (NFS)
+        if (tries == 0) return false;
+        ::poll(nullptr, 0, 100);
+    }
+    return true;
+}
+
 }  // namespace
 
 result<std::unique_ptr<store_file>> store_file::open(const std::string& path, bool writable) {
@@ -62,7 +73,8 @@ result<std::unique_ptr<store_file>> store_file::open(const std::string& path, bo
     }
     if (device) shape.block_size = static_cast<uint32_t>(block);
     out.reset(new store_file(fd, path, shape));
-    if (writable && ::flock(fd, LOCK_EX | LOCK_NB) != 0) return failed(errno == EWOULDBLOCK ? EBUSY : errno, path);
+    out->_in_use = !locked_soon(fd);
+    if (writable && out->_in_use) return failed(EBUSY, path + " is in use");
     return out;
 }
 

@@ -12,10 +12,12 @@ namespace varve::app {
 class store_file final : public blob::check::storage {
   public:
     // For writing it must be nobody else's: a block device that is not mounted or opened exclusively, a file nobody
-    // locks.
+    // locks. Waits 2 s for whoever does.
     static result<std::unique_ptr<store_file>> open(const std::string& path, bool writable);
     ~store_file() override;
 
+    // Somebody has it open for writing who tells (flock): a server.
+    bool in_use() const noexcept { return _in_use; }
     blob::format::device_shape shape() const noexcept override { return _shape; }
     void read(std::span<blob::check::piece> pieces) override;
 
@@ -30,6 +32,7 @@ class store_file final : public blob::check::storage {
     const int _fd;
     const std::string _path;
     const blob::format::device_shape _shape;
+    bool _in_use = false;
 };
 
 // Writes `text` to a new file and waits until it is on stable media; exists when there is a file of that name.

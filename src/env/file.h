@@ -12,7 +12,7 @@
 namespace varve::env {
 
 struct open_options {
-    bool read_only = false;
+    bool read_only = false;    // otherwise others may open it, too, but not lock it (flock): errc::busy when one has
     bool direct = true;        // O_DIRECT; a file system that refuses it is opened buffered, see file::alignment
     bool create = false;       // with create_size; used by tests and the demo
     uint64_t create_size = 0;  // bytes

@@ -97,6 +97,21 @@ rm -f journal
 fsck 1 --repair --journal journal
 grep -q "super block: unloaded" out
 
+# A store that a server has open is not repaired, and none is served while it is repaired.
+"$make_image" "$image" --damage leaked-page
+start_server
+rpc bdev_aio_create "{\"name\": \"store\", \"filename\": \"$image\", \"block_size\": 512}" > /dev/null
+fsck 8 --repair
+grep -q "in use" out || fail "it is not said why"
+rpc bdev_aio_delete '{"name": "store"}' > /dev/null
+fsck 1 --repair
+exec 9< "$image"
+flock --exclusive 9
+rpc_error bdev_aio_create "{\"name\": \"store\", \"filename\": \"$image\", \"block_size\": 512}" > out
+grep -q "locked" out || fail "a locked file was served"
+exec 9<&-
+stop_server
+
 fsck 16 --no-such-option
 image=$work/nothing
 fsck 8

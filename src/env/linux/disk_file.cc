@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -49,6 +50,11 @@ result<std::unique_ptr<env::file>> disk_file::open(const std::string& path, cons
         direct = false;
         opened = open_descriptor(path, options, direct);
         if (!opened) return std::unexpected(std::move(opened).error());
+    }
+    // Shared with whoever else serves the file, never with who repairs it. Where there are no locks (NFS) nobody has
+    // one.
+    if (!options.read_only && ::flock(opened->get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        return fail(errc::busy, path + " is locked: somebody repairs it or uses it alone");
     }
     std::unique_ptr<disk_file> made(new disk_file(path, std::move(*opened)));
     VARVE_TRY(made->inspect(options, direct));
