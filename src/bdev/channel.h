@@ -42,10 +42,12 @@ class channel {
     // status, lba, iov. Not virtual: inlined into the caller.
     void submit(io& r) noexcept {
         if (r.depth <= 1) r.submitted = _thread->now();
-        // Everything uncommon goes another way: a closed gate, operations the device does not do itself, no blocks,
-        // more than it takes at once, ranges beyond the end. _max_blocks is not more than _num_blocks.
-        if ((_common >> static_cast<unsigned>(r.operation) & 1) != 0 && r.blocks - 1 < _max_blocks &&
-            r.lba <= _num_blocks - r.blocks) [[likely]] {
+        // Everything uncommon goes another way: a closed gate, operations the device does not do itself, ranges that
+        // leave the window they begin in, or go beyond the end. No blocks at all are 2^32 - 1 after the first, more
+        // than any window has.
+        const uint64_t after_first = r.blocks - 1;
+        if ((_common >> static_cast<unsigned>(r.operation) & 1) != 0 &&
+            after_first <= (~static_cast<uint32_t>(r.lba) & _window) && r.lba + after_first < _num_blocks) [[likely]] {
             return start(r);
         }
         submit_uncommon(r);
@@ -83,7 +85,7 @@ class channel {
         --me._in_flight;
         time_ns latency = me._thread->now() - r.submitted;
         me._stats[static_cast<unsigned>(r.operation)].count(r.blocks, latency);
-        if (r.status != status::ok || me._watched != 0) [[unlikely]]
+        if ((static_cast<uint32_t>(r.status) | me._watched) != 0) [[unlikely]]  // ok is 0
             return me.finished_uncommon(r, latency);
         complete(r);
     }
@@ -95,7 +97,9 @@ class channel {
     op_set _common = 0;  // operations that need no thought; none while the gate is not 0
     uint32_t _gate = 0;  // gate_bit
     uint64_t _num_blocks = 0;
-    uint32_t _max_blocks = 0;  // of a request that needs no splitting
+    // Blocks come in windows of a power of two, and a request inside one needs no splitting: the last block of each, as
+    // a mask. A window is the device's boundary or what it takes at once, at most half of what io::blocks can say.
+    uint32_t _window = 0;
     uint32_t _in_flight = 0;
     thread::thread* _thread = nullptr;
     uint32_t _watched = 0;  // channel_core::watch

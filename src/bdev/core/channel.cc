@@ -2,6 +2,8 @@
 // limit, locked ranges, and then the request is started, taken apart, or emulated.
 #include "bdev/channel.h"
 
+#include <bit>
+
 #include "bdev/core/channel_core.h"
 #include "bdev/core/device_state.h"
 
@@ -20,6 +22,13 @@ bool carries_data(op o) noexcept {
 // Looked at one by one: their second range, their atomicity, or their lack of a range is nothing submit() checks.
 constexpr op_set never_common = op_bit(op::flush) | op_bit(op::compare_and_write) | op_bit(op::copy) |
                                 op_bit(op::reset) | op_bit(op::nvme_admin) | op_bit(op::nvme_io);
+
+uint32_t window_of(const properties& p) noexcept {
+    uint32_t most = uint32_t{1} << 31;
+    if (!p.passes_on && p.max_blocks != 0) most = std::min(most, std::bit_floor(p.max_blocks));
+    if (!p.passes_on && p.split_on_boundary) most = std::min(most, p.optimal_io_boundary);
+    return most - 1;
+}
 
 }  // namespace
 
@@ -54,6 +63,7 @@ channel_core::channel_core(device_state& s, bool may_write)
     if (!p.passes_on) {
         if (p.alignment > 1 || p.max_segments != 0) gate_on(gate_bit::checked);
     }
+    of->_window = window_of(p);
     gate_on(gate_bit::joining);
 }
 
@@ -68,17 +78,9 @@ void channel_core::update_common() noexcept {
         of->_common = of->_gate == 0 ? common : 0;
         return;
     }
-    if (p.split_on_boundary) common = 0;  // each is looked at
     if (p.max_unmap_blocks != 0) common &= ~op_bit(op::unmap);
     if (p.max_write_zeroes_blocks != 0) common &= ~op_bit(op::write_zeroes);
     of->_common = of->_gate == 0 ? common : 0;
-}
-
-void channel_core::set_num_blocks(uint64_t n) noexcept {
-    const properties& p = device.of.props();
-    const uint64_t most = p.passes_on || p.max_blocks == 0 ? UINT32_MAX : p.max_blocks;
-    of->_num_blocks = n;
-    of->_max_blocks = static_cast<uint32_t>(std::min(most, n));
 }
 
 void channel_core::gate_off(gate_bit b) noexcept {

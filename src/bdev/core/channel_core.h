@@ -56,7 +56,7 @@ struct channel_core : work {
     bool gated(gate_bit b) const noexcept { return (of->_gate & static_cast<uint32_t>(b)) != 0; }
     // Requests wait, or are refused.
     bool is_closed() const noexcept { return (of->_gate & holding) != 0 || gated(gate_bit::removed); }
-    void set_num_blocks(uint64_t n) noexcept;
+    void set_num_blocks(uint64_t n) noexcept { of->_num_blocks = n; }
     void removed() noexcept;
 
     // A request at the gate: the way it takes when submit() finds it uncommon.
