@@ -57,6 +57,9 @@ struct blob_state {
 
     bool set_aside() const noexcept { return !damage.empty(); }
     bool thin() const noexcept { return record.thin(); }
+    bool is_external_clone() const noexcept {
+        return (record.flags.invalid & format::invalid_flag::external_snapshot) != 0;
+    }
     bool read_only() const noexcept {
         return record.access() == format::blob_access::read_only || record.access() == format::blob_access::none;
     }

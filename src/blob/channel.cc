@@ -56,6 +56,9 @@ void blob_channel::absent(io& r, uint64_t index, source from) noexcept {
                 r.lba += (uint64_t{from.cluster} - index) * _cluster_blocks;
                 return _base->submit(r);
             }
+            if (from.external != nullptr) {
+                return channel_of(*from.external).read(r, r.lba * _block_size, uint64_t{r.blocks} * _block_size);
+            }
             {
                 std::size_t left = std::size_t{r.blocks} * _block_size;
                 for (uint32_t i = 0; i < r.iov_count && left > 0; ++i) {
@@ -73,6 +76,13 @@ void blob_channel::absent(io& r, uint64_t index, source from) noexcept {
         default:
             return send(r, index, errand::purpose::cluster);
     }
+}
+
+external_channel& blob_channel::channel_of(external_parent& p) {
+    for (outside& o : _outside) {
+        if (o.parent == &p) return *o.channel;
+    }
+    return *_outside.emplace_back(&p, p.channel()).channel;
 }
 
 void blob_channel::forced_written(io& r, void* self) noexcept {

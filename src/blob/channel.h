@@ -10,6 +10,7 @@
 #include "bdev/channel.h"
 #include "bdev/descriptor.h"
 #include "blob/cluster_map.h"
+#include "blob/external.h"
 #include "util/list.h"
 
 namespace varve::blob {
@@ -43,6 +44,7 @@ class blob_channel final : public bdev::channel {
     void send(bdev::io& r, uint64_t index, errand::purpose what) noexcept;
     void returned(errand& e) noexcept;
     static void forced_written(bdev::io& r, void* self) noexcept;
+    external_channel& channel_of(external_parent& p);
     uint64_t cluster_of(uint64_t lba) const noexcept { return _shift != 0 ? lba >> _shift : lba / _cluster_blocks; }
 
     const layout_slot& _slot;
@@ -53,6 +55,11 @@ class blob_channel final : public bdev::channel {
     blob_state& _blob;
     errand* _free = nullptr;
     std::vector<std::unique_ptr<errand>> _errands;
+    struct outside {
+        external_parent* parent;
+        thread::channel_ref<external_channel> channel;
+    };
+    std::vector<outside> _outside;  // those it has read from
 };
 
 }  // namespace varve::blob

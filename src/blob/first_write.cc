@@ -87,7 +87,7 @@ task<> store::give_cluster(blob_state& b, uint64_t index) {
     taken mine(_space);
     bool clean = false;
     uint32_t cluster = co_await take_cluster(mine, clean);
-    co_await fill(cluster, find_source(b.current.get(), index), clean);
+    co_await fill(cluster, index, find_source(b.current.get(), index), clean);
     if (_disk.has_cache()) {
         b.current->put(index, cluster);
         b.unsaved_extents.insert(index / per_page);
@@ -99,13 +99,17 @@ task<> store::give_cluster(blob_state& b, uint64_t index) {
     mine.keep();
 }
 
-task<> store::fill(uint32_t cluster, source from, bool clean) {
+task<> store::fill(uint32_t cluster, uint64_t index, source from, bool clean) {
     const uint64_t size = _super.layout.cluster_size, to = cluster * size;
-    if (from.cluster != no_cluster) {
+    if (!from.is_zeroes()) {
         env::buffer memory = co_await _disk.memory(std::min(size, copy_bytes));
         for (uint64_t done = 0; done < size; done += memory.size()) {
             auto piece = memory.bytes().first(std::min<uint64_t>(memory.size(), size - done));
-            co_await _disk.read(from.cluster * size + done, piece);
+            if (from.external != nullptr) {
+                co_await from.external->read(index * size + done, piece);
+            } else {
+                co_await _disk.read(from.cluster * size + done, piece);
+            }
             co_await _disk.write(to + done, piece);
         }
     } else if (!clean) {

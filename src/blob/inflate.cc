@@ -17,6 +17,7 @@ task<> store::decouple(blob_ref& b, jobs::job& progress) { return detach(b.state
 task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
     operation mine = co_await begin_on(b);
     if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
+    if (b.current->external != nullptr) all = true;  // of what shows through nobody knows what is there
     if (!all && b.parent == nullptr) {
         co_await fail(errc::invalid, fmt::format("blob 0x{:x} has no parent", b.id));
     }
@@ -85,6 +86,7 @@ void store::change_parent(blob_state& b, blob_state* above, const layout_slot* b
     if (b.parent != nullptr) std::erase(b.parent->clones, &b);
     b.parent = above;
     if (above != nullptr) above->clones.push_back(&b);
+    let_go_of_externals();
 }
 
 task<> store::set_parent(blob_ref& ref, blob_ref& parent) {

@@ -52,6 +52,14 @@ task<> store::allocate(revision& r, layout& l, uint64_t first, uint64_t count) {
 
 task<blob_id> store::create(blob_options how) {
     if (how.clusters > UINT32_MAX) co_await fail(errc::invalid, "a blob has less than 2^32 clusters");
+    if (how.external.size() > external_parent::id_max) co_await fail(errc::invalid, "not the id of a device");
+    external_parent* outside = how.external.empty() ? nullptr : &external(how.external);
+    std::optional<keeping> keep;
+    if (outside != nullptr) {
+        keep.emplace(*this, *outside);
+        co_await open_external(*outside);
+        how.thin = true;
+    }
     co_await begin_change();
     revision r(_space);
     uint32_t root = co_await take_page(r);
@@ -64,6 +72,11 @@ task<blob_id> store::create(blob_options how) {
     r.record.cluster_count = how.clusters;
     r.extent_pages.resize(extent_pages_for(how.clusters));
     auto l = std::make_unique<layout>(how.clusters);
+    if (outside != nullptr) {
+        l->external = outside;
+        r.record.flags.invalid |= format::invalid_flag::external_snapshot;
+        r.record.internal_xattrs.set(format::xattr_external_parent, how.external);
+    }
     if (!how.thin) {
         co_await allocate(r, *l, 0, how.clusters);
         std::vector<uint64_t> all(r.extent_pages.size());
@@ -94,6 +107,7 @@ void store::forget(blob_state& b) noexcept {
     if (b.parent != nullptr) std::erase(b.parent->clones, &b);
     auto node = _blobs.extract(b.id);
     retire(std::move(node.mapped()));
+    let_go_of_externals();
     start_trimming();
 }
 

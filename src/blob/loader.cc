@@ -81,11 +81,13 @@ task<std::unique_ptr<store>> store::load(bdev::registry& devices, bdev::descript
                                                      super.layout.io_unit_size, block));
     }
     std::unique_ptr<store> made(new store(devices, std::move(base), std::move(super)));
+    made->_externals = how.externals;
     result<> outcome = co_await as_result(loader(*made).run());
     if (!outcome) {
         co_await made->abandon();
         co_await std::move(outcome);
     }
+    co_await made->open_externals();
     if (how.trim) made->start_trimming();
     co_return made;
 }
@@ -219,8 +221,13 @@ void loader::decode(blob_state& b) {
     if (outcome && b.record.access() == format::blob_access::none) {
         outcome = fail(errc::unsupported, "it uses features this version does not know");
     }
-    if (outcome && (b.record.flags.invalid & format::invalid_flag::external_snapshot) != 0) {
-        outcome = fail(errc::unsupported, "it is a clone of an external snapshot");
+    if (outcome && b.is_external_clone()) {
+        const std::string* id = b.record.internal_xattrs.find(format::xattr_external_parent);
+        if (id == nullptr || id->empty()) {
+            outcome = fail(errc::bad_sequence, "it does not say of which external snapshot it is a clone");
+        } else {
+            l->external = &_s.external(*id);
+        }
     }
     for (uint64_t i = 0; i < l->size; ++i) b.allocated += l->at(i) != no_cluster;
     b.replace_layout(std::move(l)).reset();
@@ -274,7 +281,7 @@ void loader::set_aside(blob_state& b, std::string why) {
 
 void loader::link_parents() {
     for (auto& [id, b] : _s._blobs) {
-        if (b->set_aside() || !b->thin()) continue;
+        if (b->set_aside() || !b->thin() || b->is_external_clone()) continue;
         auto above = b->record.id_in(format::xattr_parent);
         if (!above) {
             set_aside(*b, above.error().message());

@@ -41,6 +41,7 @@ task<std::unique_ptr<store>> store::init(bdev::registry& devices, bdev::descript
                                             .physical_block_size = base->props().physical_block_size});
     std::unique_ptr<store> made(new store(devices, std::move(base), format::new_super(layout, how.type)));
     store& s = *made;
+    s._externals = how.externals;
     auto outcome = co_await as_result(s.write_new_store());
     if (!outcome) {
         co_await s.abandon();
@@ -169,6 +170,7 @@ task<> store::unload() {
     if (!std::exchange(_stopping, true)) {
         co_await _tasks.close();
         co_await _commits->stop();
+        co_await end_externals();
     }
     if (_super.clean) co_return;
     co_await _commits->finish();
@@ -183,6 +185,7 @@ task<> store::abandon() {
     if (std::exchange(_stopping, true)) co_return;
     co_await _tasks.close();
     if (_commits) co_await _commits->stop();
+    co_await end_externals();
 }
 
 // --- what all use

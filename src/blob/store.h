@@ -21,6 +21,7 @@
 #include "blob/blob_state.h"
 #include "blob/committer.h"
 #include "blob/disk.h"
+#include "blob/external.h"
 #include "blob/space.h"
 #include "jobs/job.h"
 
@@ -29,15 +30,17 @@ namespace varve::blob {
 using format::blob_id;
 
 struct init_options {
-    uint32_t cluster_size = 1024 * 1024;  // bytes; a multiple of 4096
-    uint32_t md_page_count = 0;           // 0: one for each cluster
-    std::string type;                     // at most 16 bytes
-    bool trim = true;                     // clear free clusters in the background
+    uint32_t cluster_size = 1024 * 1024;    // bytes; a multiple of 4096
+    uint32_t md_page_count = 0;             // 0: one for each cluster
+    std::string type;                       // at most 16 bytes
+    bool trim = true;                       // clear free clusters in the background
+    external_devices* externals = nullptr;  // for clones of devices outside; null: there can be none
 };
 
 struct load_options {
-    std::string type;  // empty: whatever it is; else errc::invalid when it is another
-    bool trim = true;  // clear free clusters in the background
+    std::string type;                       // empty: whatever it is; else errc::invalid when it is another
+    bool trim = true;                       // clear free clusters in the background
+    external_devices* externals = nullptr;  // null: clones of devices outside stay degraded
 };
 
 struct blob_options {
@@ -45,6 +48,7 @@ struct blob_options {
     bool thin = false;
     format::clear_method clear = format::clear_method::unspecified;
     std::vector<format::xattr> xattrs;
+    std::string external;  // not empty: thin, and shows the device of this id where nothing was written
 };
 
 // An open blob. What it shows is as of now; it may change with each co_await.
@@ -70,6 +74,12 @@ class blob_ref {
     bool read_only() const noexcept { return _blob->read_only(); }
     bool is_snapshot() const noexcept { return !_blob->clones.empty(); }
     bool is_clone() const noexcept { return _blob->parent != nullptr; }
+    // The device outside of the store that it shows directly; not one that a snapshot below shows.
+    bool is_external_clone() const noexcept { return _blob->current->external != nullptr; }
+    // As the metadata has it; empty when there is none.
+    std::string external_id() const;
+    // A device that it, or a snapshot below it, shows is not there: what shows through cannot be read.
+    bool degraded() const noexcept;
     const format::xattr_map& xattrs() const noexcept { return _blob->record.xattrs; }
     const format::xattr_map& internal_xattrs() const noexcept { return _blob->record.internal_xattrs; }
     // Where cluster `index` lies on the device; 0: not allocated in this blob.
@@ -128,6 +138,14 @@ class store {
     task<> decouple(blob_ref& b, jobs::job& progress);
     // What the blob has not written shows `parent` from now on. errc::exists when it does already.
     task<> set_parent(blob_ref& b, blob_ref& parent);
+    // What the blob has not written shows the device `id` from now on. errc::exists when it does already, no_device
+    // when it cannot be had, invalid when its size is not a multiple of the cluster size or its blocks do not fit.
+    task<> set_external_parent(blob_ref& b, std::string id);
+    // A device has appeared that may be somebody's external parent. The error of open_external(), if that fails;
+    // errc::not_found when no blob names it. Nothing when it is in use already.
+    task<> attach_external(std::string id);
+    // All blobs that show it, directly or through snapshots; ascending.
+    std::vector<blob_id> blobs_on_external(std::string_view id) const;
     // Takes all of a device that has become larger; errc::no_space when the metadata has no room for so many clusters.
     task<> grow();
 
@@ -228,12 +246,36 @@ class store {
     task<> drop_parent(blob_state& b, bool all);
     void change_parent(blob_state& b, blob_state* above, const layout_slot* below, external_parent* external);
 
+    // Clones of devices outside (external_clones.cc).
+    external_parent& external(const std::string& id);
+    // Keeps its device open although no blob shows it yet; when none does in the end, it is let go.
+    class keeping {
+      public:
+        keeping(store& s, external_parent& p) noexcept : _store(s), _parent(p) { ++_parent.wanted; }
+        keeping(const keeping&) = delete;
+        ~keeping() {
+            --_parent.wanted;
+            _store.let_go_of_externals();
+        }
+
+      private:
+        store& _store;
+        external_parent& _parent;
+    };
+    task<> open_external(external_parent& p);
+    task<> open_externals();
+    task<> lose_external(external_parent& p);
+    bool shows(const external_parent& p) const noexcept;
+    void let_go_of_externals();
+    task<> let_go_when_unused(external_parent& p);
+    task<> end_externals();
+
     // First writes (first_write.cc).
     task<> ensure_cluster(blob_state& b, uint64_t index);
     task<> serve(blob_state& b, uint64_t index);
     void answer(blob_state& b, uint64_t index, const result<>& outcome) noexcept;
     task<> give_cluster(blob_state& b, uint64_t index);
-    task<> fill(uint32_t cluster, source from, bool clean);
+    task<> fill(uint32_t cluster, uint64_t index, source from, bool clean);
     task<uint32_t> take_cluster(taken& mine, bool& clean);
     task<> map(blob_state& b, uint64_t index, uint32_t cluster);
     task<> run_mapping(blob_state& b);
@@ -249,6 +291,8 @@ class store {
     format::super_block _super;
     space _space;
     std::unique_ptr<committer> _commits;
+    std::map<std::string, std::unique_ptr<external_parent>> _outside;  // by id; longer than any layout
+    external_devices* _externals = nullptr;
     std::map<blob_id, std::unique_ptr<blob_state>> _blobs;
     uint32_t _stamp = 0;
     uint64_t _round = 0;         // the last in the double-write area
