@@ -268,6 +268,17 @@ const operation operations[] = {
          jobs::job j;
          co_await s.decouple(b, j);
      }},
+    {"decouple a snapshot", three_deep,
+     [](life&, store& s) -> task<> {
+         blob_ref b = co_await s.open(s.blobs()[2]);
+         jobs::job j;
+         co_await s.decouple(b, j);
+     }},
+    {"detach the parent", three_deep,
+     [](life&, store& s) -> task<> {
+         blob_ref b = co_await s.open(first_blob(s));
+         co_await s.detach_parent(b);
+     }},
     {"set another parent",
      [](life& l, store& s) -> task<> {
          co_await a_snapshot(l, s);

@@ -55,7 +55,8 @@ void store::want(errand& e) noexcept {
 }
 
 task<> store::serve(blob_state& b, uint64_t index) {
-    result<> outcome = co_await as_result(give_cluster(b, index));
+    result<> outcome = fail(errc::read_only);
+    if (!b.read_only()) outcome = co_await as_result(give_cluster(b, index));
     answer(b, index, outcome);
 }
 
@@ -82,7 +83,6 @@ task<> store::ensure_cluster(blob_state& b, uint64_t index) {
 
 task<> store::give_cluster(blob_state& b, uint64_t index) {
     if (b.current->at(index) != no_cluster) co_return;  // meanwhile
-    if (b.read_only()) co_await fail(errc::read_only);
     co_await begin_change();
     taken mine(_space);
     bool clean = false;

@@ -16,7 +16,7 @@ task<> store::decouple(blob_ref& b, jobs::job& progress) { return detach(b.state
 // away.
 task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
     operation mine = co_await begin_on(b);
-    if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
+    if (!b.record.may_be_changed()) co_await fail(errc::not_permitted, "it has features unknown here");
     if (b.current->external != nullptr) all = true;  // of what shows through nobody knows what is there
     if (!all && b.parent == nullptr) {
         co_await fail(errc::invalid, fmt::format("blob 0x{:x} has no parent", b.id));
@@ -58,6 +58,7 @@ task<> store::drop_parent(blob_state& b, bool all) {
     co_await save_locked(b);
     blob_state* above = all || b.parent == nullptr ? nullptr : b.parent->parent;
     revision r = revise(b);
+    r.record.xattrs.erase(_tied);
     r.record.internal_xattrs.erase(format::xattr_parent);
     r.record.internal_xattrs.erase(format::xattr_external_parent);
     r.record.flags.invalid &= ~format::invalid_flag::external_snapshot;
@@ -73,6 +74,22 @@ task<> store::drop_parent(blob_state& b, bool all) {
     external_parent* external = all ? nullptr : b.parent->current->external;
     co_await commit(b, r);
     change_parent(b, above, below, external);
+}
+
+task<> store::detach_parent(blob_ref& ref) {
+    blob_state& b = ref.state();
+    operation mine = co_await begin_on(b);
+    if (!b.record.may_be_changed()) co_await fail(errc::not_permitted, "it has features unknown here");
+    if (b.parent == nullptr) co_await fail(errc::invalid, fmt::format("blob 0x{:x} has no parent", b.id));
+    auto still = co_await freeze(b);
+    auto held = co_await b.md.lock();
+    co_await begin_change();
+    co_await save_locked(b);
+    revision r = revise(b);
+    r.record.xattrs.erase(_tied);
+    r.record.internal_xattrs.erase(format::xattr_parent);
+    co_await commit(b, r);
+    change_parent(b, nullptr, nullptr, nullptr);
 }
 
 void store::change_parent(blob_state& b, blob_state* above, const layout_slot* below, external_parent* external) {

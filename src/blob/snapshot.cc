@@ -170,6 +170,7 @@ task<> store::take_over(blob_state& clone, blob_state& snapshot) {
     revision r = revise(clone);
     format::xattr_map& internal = r.record.internal_xattrs;
     internal.erase(format::xattr_parent);
+    r.record.xattrs.erase(_tied);
     for (auto name : {format::xattr_parent, format::xattr_external_parent}) {
         if (const std::string* value = snapshot.record.internal_xattrs.find(name)) internal.set(name, *value);
     }

@@ -120,6 +120,11 @@ class store {
     task<> resize(blob_ref& b, uint64_t clusters);
     task<> set_xattr(blob_ref& b, std::string name, std::string value);
     task<> remove_xattr(blob_ref& b, std::string name);
+    // The same for a blob whose data is read-only: for what is known of its contents.
+    task<> note_xattr(blob_ref& b, std::string name, std::string value);
+    // That xattr goes when other clusters become the blob's own: by inflating, decoupling or detaching it, or when the
+    // snapshot below is removed. Before any of these.
+    void tie_to_clusters(std::string xattr) { _tied = std::move(xattr); }
     task<> set_read_only(blob_ref& b);
     task<> set_super_blob(blob_id id);
     blob_id super_blob() const noexcept { return _super.super_blob; }
@@ -136,6 +141,9 @@ class store {
     // What shows through from the direct parent becomes the blob's own; then it is the parent's parent's clone.
     // errc::invalid when it has no parent.
     task<> decouple(blob_ref& b, jobs::job& progress);
+    // The blob is nobody's clone any more, and what it has not written reads as zeroes. errc::invalid when it has no
+    // parent.
+    task<> detach_parent(blob_ref& b);
     // What the blob has not written shows `parent` from now on. errc::exists when it does already.
     task<> set_parent(blob_ref& b, blob_ref& parent);
     // What the blob has not written shows the device `id` from now on. errc::exists when it does already, no_device
@@ -148,6 +156,22 @@ class store {
     std::vector<blob_id> blobs_on_external(std::string_view id) const;
     // Takes all of a device that has become larger; errc::no_space when the metadata has no room for so many clusters.
     task<> grow();
+
+    // An operation that excludes others on the same blob, for its scope.
+    class operation {
+      public:
+        explicit operation(blob_state& b) noexcept : _blob(&b) { b.busy = true; }
+        operation(operation&& other) noexcept : _blob(std::exchange(other._blob, nullptr)) {}
+        operation& operator=(operation&&) = delete;
+        ~operation() {
+            if (_blob != nullptr) _blob->busy = false;
+        }
+
+      private:
+        blob_state* _blob;
+    };
+    // For who reads its clusters one after another: it is not removed, resized or given others meanwhile. errc::busy.
+    result<operation> hold(blob_ref& b) { return begin_on(b.state()); }
 
     // All blobs, also those set aside; ascending.
     std::vector<blob_id> blobs() const;
@@ -182,19 +206,6 @@ class store {
     task<> put_super(const format::page_bytes& bytes);
     task<> write_masks();
 
-    // An operation that excludes others on the same blob, for its scope.
-    class operation {
-      public:
-        explicit operation(blob_state& b) noexcept : _blob(&b) { b.busy = true; }
-        operation(operation&& other) noexcept : _blob(std::exchange(other._blob, nullptr)) {}
-        operation& operator=(operation&&) = delete;
-        ~operation() {
-            if (_blob != nullptr) _blob->busy = false;
-        }
-
-      private:
-        blob_state* _blob;
-    };
     result<operation> begin_on(blob_state& b);
     result<blob_state*> find_blob(blob_id id);
 
@@ -299,6 +310,7 @@ class store {
     bool _super_unsure = false;  // what is on disk may not be _super
     bool _area_is_new = false;   // the super block, or the mask of used pages, does not know of it
     mutex _super_lock;
+    std::string _tied;
     bool _trimming = false;
     bool _stopping = false;
     event _trimmed;

@@ -268,5 +268,39 @@ TEST(store, a_round_is_not_repeated_when_somebody_else_was_there_since) {
     EXPECT_TRUE(fourth);
 }
 
+task<blob_id> snapshot_of(store& s, blob_id id) {
+    blob_ref b = co_await s.open(id);
+    co_return co_await s.snapshot(b, {});
+}
+
+STORE_TEST(what_is_noted_of_a_snapshots_clusters_goes_when_they_change) {
+    auto s = co_await store::init(l.devices, l.base(), small);
+    s->tie_to_clusters("sum");
+    blob_id origin = co_await s->create({.clusters = 4, .thin = true});
+    blob_id oldest = co_await snapshot_of(*s, origin);
+    blob_id middle = co_await snapshot_of(*s, origin);
+    blob_id newest = co_await snapshot_of(*s, origin);
+    for (blob_id id : {oldest, middle, newest}) {
+        blob_ref b = co_await s->open(id);
+        auto refused = co_await as_result(s->set_xattr(b, "sum", "1"));
+        EXPECT_EQ(refused.error().code(), errc::not_permitted);
+        co_await s->note_xattr(b, "sum", "1");
+        co_await s->note_xattr(b, "other", "2");
+    }
+    co_await s->remove(oldest);
+    const auto& xattrs = s->find(middle)->record.xattrs;
+    EXPECT_EQ(xattrs.find("sum"), nullptr) << "it took over what the oldest had";
+    EXPECT_NE(xattrs.find("other"), nullptr);
+    EXPECT_NE(s->find(newest)->record.xattrs.find("sum"), nullptr) << "its clusters are what they were";
+    blob_ref b = co_await s->open(newest);
+    co_await s->detach_parent(b);
+    EXPECT_EQ(s->find(newest)->record.xattrs.find("sum"), nullptr);
+    EXPECT_FALSE(b.is_clone());
+    auto again = co_await as_result(s->detach_parent(b));
+    EXPECT_EQ(again.error().code(), errc::invalid);
+    b.close();
+    co_await s->unload();
+}
+
 }  // namespace
 }  // namespace varve::blob

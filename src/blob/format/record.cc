@@ -171,6 +171,11 @@ blob_access blob_record::access() const noexcept {
     return (flags.md_read_only & ~md_ro_flag::known) != 0 ? blob_access::data_only : blob_access::full;
 }
 
+bool blob_record::may_be_changed() const noexcept {
+    return ((flags.invalid & ~invalid_flag::known) | (flags.data_read_only & ~data_ro_flag::known) |
+            (flags.md_read_only & ~md_ro_flag::known)) == 0;
+}
+
 result<std::optional<blob_id>> blob_record::id_in(std::string_view internal_xattr) const {
     const std::string* value = internal_xattrs.find(internal_xattr);
     if (value == nullptr) return std::nullopt;

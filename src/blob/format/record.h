@@ -83,6 +83,8 @@ struct blob_record {
 
     bool thin() const noexcept { return (flags.invalid & invalid_flag::thin) != 0; }
     blob_access access() const noexcept;
+    // Every flag is known: what it says may be changed, also when its data is read-only.
+    bool may_be_changed() const noexcept;
     // The eight-byte blob id in an internal xattr (SNAP, SNAPTMP, SNAPRM); bad_sequence when it is not eight bytes.
     result<std::optional<blob_id>> id_in(std::string_view internal_xattr) const;
     uint64_t extent_page_count() const noexcept {
