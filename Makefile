@@ -36,8 +36,8 @@ lint: deps                                ## format and tidy, seconds
 format: deps                              ## rewrite sources as clang-format wants them
 	find src tests examples -name '*.h' -o -name '*.cc' 2> /dev/null | xargs clang-format-19 -i
 
-sim: build                                ## the whole system in simulation, from a seed
-	$(BUILD)/varve sim
+sim: build                                ## simulations at length, from seeds: 2,000 systems, 10,000 lives of a store
+	tests/run sim
 
 clean:
 	rm -rf build
