@@ -22,6 +22,9 @@ class module {
     // What is to be saved besides the calls that make the devices (device::recreate): options before them, what waits
     // for a device that is not there.
     virtual std::vector<rpc::call> config() const { return {}; }
+    // The end of the system: takes its devices away in an order of its own, while those below can still be written. The
+    // registry removes what is left.
+    virtual task<> stop() { co_return; }
 };
 
 // A module that is nothing but methods.

@@ -58,7 +58,7 @@ class ram_channel final : public batching_channel {
     std::size_t _kept_count = 0;
 };
 
-class ram_device final : public device {
+class ram_device : public device {
   public:
     explicit ram_device(properties p, ram_behaviour how = {})
         : device(std::move(p)), behaviour(how), blocks(num_blocks() * block_size()) {}

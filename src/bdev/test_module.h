@@ -19,7 +19,7 @@ struct module_system {
         : bdevs(kind), tested(std::move(made)) {
         tested->attach(methods, bdevs.devices);
     }
-    void run(task<> body) { bdevs.run(std::move(body)); }
+    void run(task<> body) { bdevs.run(whole(std::move(body))); }
 
     task<json::value> call(std::string method, std::string params = "{}") {
         json::value parsed = co_await json::parse(params);
@@ -56,6 +56,13 @@ struct module_system {
     bdev_system bdevs;
     rpc::registry methods;
     std::unique_ptr<module> tested;
+
+  private:
+    task<> whole(task<> body) {
+        result<> outcome = co_await as_result(std::move(body));
+        co_await tested->stop();
+        co_await std::move(outcome);
+    }
 };
 
 // Waits for the answer to one request.

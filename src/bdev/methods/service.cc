@@ -47,6 +47,11 @@ void service::add_methods(rpc::registry& methods) {
     for (auto& m : _modules) m->attach(methods, _devices);
 }
 
+task<> service::stop() {
+    for (auto& m : _modules) co_await m->stop();
+    co_await _devices.remove_all();
+}
+
 std::optional<std::vector<rpc::call>> service::config() const {
     std::vector<rpc::call> calls{{"bdev_set_options", rpc::encode(_options)}};
     for (const auto& m : _modules) {

@@ -35,7 +35,7 @@ class service final : public rpc::subsystem {
     std::vector<std::string> depends_on() const override { return {"accel", "sock", "iobuf"}; }
     void add_methods(rpc::registry& methods) override;
     std::optional<std::vector<rpc::call>> config() const override;
-    task<> stop() override { return _devices.remove_all(); }
+    task<> stop() override;
 
   private:
     static result<> set_options(service& s, rpc::update<options> p);
