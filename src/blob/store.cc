@@ -38,6 +38,7 @@ task<std::unique_ptr<store>> store::init(bdev::registry& devices, bdev::descript
     format::geometry layout =
         co_await format::plan_store(shape, {.cluster_size = how.cluster_size,
                                             .md_page_count = how.md_page_count,
+                                            .md_page_size = how.md_page_size,
                                             .physical_block_size = base->props().physical_block_size});
     std::unique_ptr<store> made(new store(devices, std::move(base), format::new_super(layout, how.type)));
     store& s = *made;

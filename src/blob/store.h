@@ -32,6 +32,7 @@ using format::blob_id;
 struct init_options {
     uint32_t cluster_size = 1024 * 1024;    // bytes; a multiple of 4096
     uint32_t md_page_count = 0;             // 0: one for each cluster
+    uint32_t md_page_size = 0;              // bytes; 0: 4096, or the device's physical block if that is larger
     std::string type;                       // at most 16 bytes
     bool trim = true;                       // clear free clusters in the background
     external_devices* externals = nullptr;  // for clones of devices outside; null: there can be none
@@ -125,6 +126,8 @@ class store {
     // That xattr goes when other clusters become the blob's own: by inflating, decoupling or detaching it, or when the
     // snapshot below is removed. Before any of these.
     void tie_to_clusters(std::string xattr) { _tied = std::move(xattr); }
+    // All at once, also of a snapshot. What is to be erased need not be there.
+    task<> change_xattrs(blob_ref& b, std::vector<format::xattr> set, std::vector<std::string> erase = {});
     task<> set_read_only(blob_ref& b);
     task<> set_super_blob(blob_id id);
     blob_id super_blob() const noexcept { return _super.super_blob; }
