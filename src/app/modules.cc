@@ -4,6 +4,7 @@
 #include "modules/delay.h"
 #include "modules/error.h"
 #include "modules/file.h"
+#include "modules/lvol/module.h"
 #include "modules/malloc.h"
 #include "modules/null.h"
 #include "modules/passthru.h"
@@ -24,6 +25,7 @@ std::unique_ptr<bdev::service> make_bdev(server::instance& of) {
     made->add(modules::make_null());
     made->add(modules::make_aio());
     made->add(modules::make_uring());
+    made->add(modules::make_lvol(of.system_log().component("lvol")));
     server::notifications& events = of.events();
     events.add_type("bdev_register");
     events.add_type("bdev_unregister");

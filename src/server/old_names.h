@@ -48,6 +48,19 @@ inline constexpr std::pair<const char*, const char*> old_names[] = {
     {"nvmf_subsystem_create", "nvmf_create_subsystem"},
     {"delete_nvmf_subsystem", "nvmf_delete_subsystem"},
     {"get_nvmf_transports", "nvmf_get_transports"},
+    {"construct_lvol_store", "bdev_lvol_create_lvstore"},
+    {"rename_lvol_store", "bdev_lvol_rename_lvstore"},
+    {"destroy_lvol_store", "bdev_lvol_delete_lvstore"},
+    {"get_lvol_stores", "bdev_lvol_get_lvstores"},
+    {"construct_lvol_bdev", "bdev_lvol_create"},
+    {"snapshot_lvol_bdev", "bdev_lvol_snapshot"},
+    {"clone_lvol_bdev", "bdev_lvol_clone"},
+    {"rename_lvol_bdev", "bdev_lvol_rename"},
+    {"inflate_lvol_bdev", "bdev_lvol_inflate"},
+    {"decouple_parent_lvol_bdev", "bdev_lvol_decouple_parent"},
+    {"resize_lvol_bdev", "bdev_lvol_resize"},
+    {"set_read_only_lvol_bdev", "bdev_lvol_set_read_only"},
+    {"destroy_lvol_bdev", "bdev_lvol_delete"},
 };
 
 }  // namespace varve::server

@@ -1,0 +1,29 @@
+#include "modules/lvol/module.h"
+
+#include "modules/lvol/methods.h"
+#include "modules/lvol/volumes.h"
+
+namespace varve::modules {
+
+namespace {
+
+class lvol_module final : public bdev::module {
+  public:
+    explicit lvol_module(logger& out) : _all(out) {}
+    std::string_view name() const noexcept override { return lvol::module_name; }
+    void attach(rpc::registry& methods, bdev::registry& devices) override {
+        _all.attach(devices);
+        lvol::add_store_methods(methods, _all);
+        lvol::add_volume_methods(methods, _all);
+    }
+    task<> stop() override { return _all.stop(); }
+
+  private:
+    lvol::volumes _all;
+};
+
+}  // namespace
+
+std::unique_ptr<bdev::module> make_lvol(logger& out) { return std::make_unique<lvol_module>(out); }
+
+}  // namespace varve::modules

@@ -1,0 +1,71 @@
+#include "modules/lvol/names.h"
+
+#include <fmt/format.h>
+
+#include "util/units.h"
+
+namespace varve::modules::lvol {
+
+using blob::format::xattr;
+using blob::format::xattr_map;
+
+namespace {
+
+constexpr std::size_t kept_of_long_names = 54;
+
+// With no character of UTF-8 cut in two.
+std::string_view beginning(std::string_view name) noexcept {
+    std::size_t end = kept_of_long_names;
+    while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xc0) == 0x80) --end;
+    return name.substr(0, end);
+}
+
+std::string_view up_to_zero(std::string_view text) noexcept { return text.substr(0, text.find('\0')); }
+
+}  // namespace
+
+result<> check_name(std::string_view what, std::string_view name) {
+    if (name.empty()) return fail(errc::invalid, fmt::format("{} must not be empty", what));
+    if (name.size() > name_bytes_max) {
+        return fail(errc::invalid,
+                    fmt::format("{}: {} bytes are too many; at most {}", what, name.size(), name_bytes_max));
+    }
+    if (name.find('\0') != std::string_view::npos) {
+        return fail(errc::invalid, fmt::format("{} must not have zero bytes", what));
+    }
+    return {};
+}
+
+std::vector<xattr> name_xattrs(const std::string& name, const uuid& id, bool padded) {
+    std::vector<xattr> out;
+    std::string told = name;
+    if (name.size() > spdk_name_bytes_max) {
+        told = fmt::format("{}~{}", beginning(name), id.to_string().substr(0, 8));
+        out.push_back({std::string(long_name_xattr), told + '\0' + name});
+    }
+    told.resize(padded ? spdk_name_bytes_max + 1 : told.size() + 1);
+    out.insert(out.begin(), {"name", told});
+    return out;
+}
+
+xattr uuid_xattr(const uuid& id) { return {"uuid", id.to_string() + '\0'}; }
+
+std::string name_in(const xattr_map& xattrs) {
+    const std::string* value = xattrs.find("name");
+    if (value == nullptr) return {};
+    std::string_view told = up_to_zero(*value);
+    const std::string* kept = xattrs.find(long_name_xattr);
+    if (kept != nullptr && up_to_zero(*kept) == told && kept->size() > told.size() + 1) {
+        std::string_view whole = std::string_view(*kept).substr(told.size() + 1);
+        if (check_name("name", whole)) return std::string(whole);
+    }
+    return std::string(told.substr(0, name_bytes_max));
+}
+
+uuid uuid_in(const xattr_map& xattrs) noexcept {
+    const std::string* value = xattrs.find("uuid");
+    if (value == nullptr || value->size() != 37 || value->back() != '\0') return {};
+    return uuid::parse(std::string_view(*value).substr(0, 36)).value_or(uuid());
+}
+
+}  // namespace varve::modules::lvol

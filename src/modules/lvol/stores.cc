@@ -1,0 +1,299 @@
+// Stores of volumes: made, found on bdevs that appear, closed, destroyed.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ranges>
+
+#include "blob/format/super.h"
+#include "env/system.h"
+#include "modules/lvol/volumes.h"
+
+namespace varve::modules::lvol {
+
+namespace {
+
+constexpr const char* store_type = "LVOLSTORE";
+
+// What the first page of a device says.
+enum class first_page : uint8_t { nothing, others, ours };
+
+task<first_page> look_at(bdev::registry& devices, bdev::descriptor d) {
+    const uint32_t block = d->block_size();
+    blob::format::device_shape shape{{d->num_blocks() * block}, block};
+    if (shape.size.value < blob::format::page_size) co_return first_page::nothing;
+    blob::disk on(devices, std::move(d));
+    env::buffer memory = co_await on.memory(round_up(blob::format::page_size, block));
+    co_await on.read(0, memory.bytes());
+    auto page = memory.bytes().first<blob::format::page_size>();
+    if (!blob::format::looks_like_super(page)) co_return first_page::nothing;
+    auto super = blob::format::decode_super(page, shape);
+    // One that is damaged may be ours: load() says what is wrong.
+    co_return !super || super->type_text() == store_type ? first_page::ours : first_page::others;
+}
+
+}  // namespace
+
+void volumes::attach(bdev::registry& devices) {
+    _devices = &devices;
+    devices.add_examiner(module_name, [this](bdev::device& d) { return examine(d); });
+}
+
+// --- finding
+
+std::vector<volume_store*> volumes::stores() const {
+    std::vector<volume_store*> all;
+    for (const auto& s : _stores) {
+        if (!s->_closing) all.push_back(s.get());
+    }
+    return all;
+}
+
+volume_store* volumes::find_store(std::string_view name) const noexcept {
+    for (const auto& s : _stores) {
+        if (s->_name == name && !s->_closing) return s.get();
+    }
+    return nullptr;
+}
+
+volume_store* volumes::find_store(const uuid& id) const noexcept {
+    for (const auto& s : _stores) {
+        if (s->_uuid == id && !s->_closing) return s.get();
+    }
+    return nullptr;
+}
+
+result<volume_store*> volumes::store(const std::optional<std::string>& uuid_text,
+                                     const std::optional<std::string>& name) const {
+    if (uuid_text.has_value() == name.has_value()) {
+        return fail(errc::invalid, "give either the uuid or the name of the lvstore");
+    }
+    volume_store* found = nullptr;
+    if (name) {
+        found = find_store(*name);
+    } else if (auto id = uuid::parse(*uuid_text)) {
+        found = find_store(*id);
+    }
+    if (found != nullptr) return found;
+    return fail(errc::no_device, fmt::format("there is no lvstore {}", name ? *name : *uuid_text));
+}
+
+result<volume*> volumes::find_served(std::string_view name) const {
+    volume* v = volume::of(_devices->find(name));
+    if (v != nullptr) return v;
+    return fail(errc::no_device, fmt::format("there is no lvol bdev {}", name));
+}
+
+result<volume*> volumes::find(std::string_view name) const {
+    if (volume* v = volume::of(_devices->find(name))) return v;
+    auto id = uuid::parse(name);
+    std::string wanted = id ? id->to_string() : std::string(name);
+    for (const auto& s : _stores) {
+        if (s->_closing) continue;
+        for (const auto& [blob, v] : s->_volumes) {
+            if (v->_bdev_name == wanted || v->alias() == wanted) return v.get();
+        }
+    }
+    return fail(errc::no_device, fmt::format("there is no lvol {}", name));
+}
+
+// --- opening
+
+struct volumes::base {
+    std::unique_ptr<volume_store::base_events> events;
+    bdev::descriptor opened;
+};
+
+// Claimed: nobody else writes there from now on, whatever was opened before.
+result<volumes::base> volumes::open_base(std::string_view name) {
+    base b{std::make_unique<volume_store::base_events>(), {}};
+    auto handle = [this, e = b.events.get()](bdev::device_event what) {
+        if (what != bdev::device_event::removed) return;
+        e->gone = true;
+        if (e->above != nullptr) base_removed(*e->above);
+    };
+    auto opened = _devices->open(name, bdev::open_mode::read_write, handle);
+    if (!opened) return fail(std::move(opened).error());
+    VARVE_TRY(opened->claim(bdev::claim_type::exclusive_write, module_name));
+    b.opened = std::move(*opened);
+    return b;
+}
+
+result<> volumes::check_free(const uuid& id, std::string_view name, std::string_view base) const {
+    for (const auto& s : _stores) {
+        if (s->_name != name && s->_uuid != id) continue;
+        return fail(errc::exists, fmt::format("lvstore {} ({}) on bdev {} has the {} of lvstore {} ({}) on bdev {}",
+                                              name, id.to_string(), base, s->_uuid == id ? "uuid" : "name", s->_name,
+                                              s->_uuid.to_string(), s->_base_name));
+    }
+    if (_coming.contains(name)) return fail(errc::exists, fmt::format("lvstore {} is being made", name));
+    return {};
+}
+
+task<volume_store*> volumes::import(std::string bdev_name) {
+    gate::holder stays = _openings.enter();
+    if (!stays) co_await fail(errc::cancelled, "the system is ending");
+    base b = co_await open_base(bdev_name);
+    auto* events = b.events.get();
+    auto blobs = co_await blob::store::load(*_devices, std::move(b.opened), {.type = store_type, .trim = false});
+    std::unique_ptr<volume_store> made(new volume_store(*this, std::move(b.events), std::move(blobs)));
+    result<> outcome = identify(*made);
+    if (outcome && events->gone) outcome = fail(errc::no_device, fmt::format("bdev {} has been removed", bdev_name));
+    if (!outcome) {
+        co_await made->_blobs->abandon();
+        co_await std::move(outcome);
+    }
+    volume_store& s = keep(std::move(made));
+    gate::holder open = co_await s.begin();
+    for (blob::blob_id id : s._blobs->blobs()) {
+        if (id != s._blobs->super_blob()) s.adopt(id);
+    }
+    for (volume* v : s.list()) {
+        if (events->gone) break;
+        co_await as_result(s.publish(*v));
+    }
+    s._blobs->start_trimming();
+    co_return &s;
+}
+
+// Name and uuid stand in the store's own blob.
+result<> volumes::identify(volume_store& s) const {
+    const blob::blob_id id = s._blobs->super_blob();
+    const blob::blob_state* own = s._blobs->find(id);
+    if (own == nullptr || own->set_aside()) {
+        return fail(errc::bad_sequence,
+                    fmt::format("the lvstore on bdev {} has no readable blob with its name and uuid{}{}", s._base_name,
+                                own == nullptr ? "" : ": ", own == nullptr ? "" : own->damage));
+    }
+    s._uuid = uuid_in(own->record.xattrs);
+    s._name = name_in(own->record.xattrs);
+    if (s._uuid.is_nil() || s._name.empty()) {
+        return fail(errc::bad_sequence,
+                    fmt::format("the lvstore on bdev {} has no {}", s._base_name, s._name.empty() ? "name" : "uuid"));
+    }
+    return check_free(s._uuid, s._name, s._base_name);
+}
+
+volume_store& volumes::keep(std::unique_ptr<volume_store> s) {
+    s->_events->above = s.get();
+    _stores.push_back(std::move(s));
+    return *_stores.back();
+}
+
+task<> volumes::examine(bdev::device& d) {
+    if (_stopped || d.props().metadata_size != 0) co_return;
+    std::string name = d.name();
+    auto opened = _devices->open(name, bdev::open_mode::read_only, {});
+    if (!opened) co_return;
+    auto seen = co_await as_result(look_at(*_devices, std::move(*opened)));
+    if (!seen || *seen != first_page::ours) co_return;
+    auto outcome = co_await as_result(import(name));
+    if (outcome) {
+        _log.notice(fmt::format("lvstore {} ({}) on bdev {}: {} lvols", (*outcome)->name(),
+                                (*outcome)->uuid().to_string(), name, (*outcome)->_volumes.size()));
+    } else {
+        _log.error(fmt::format("lvstore on bdev {} is not opened: {}", name, outcome.error().message()));
+    }
+}
+
+// --- making
+
+task<volume_store*> volumes::create_store(store_creation how) {
+    gate::holder stays = _openings.enter();
+    if (!stays) co_await fail(errc::cancelled, "the system is ending");
+    co_await check_name("lvs_name", how.name);
+    const uuid id = _devices->world().make_uuid();
+    co_await check_free(id, how.name, how.bdev_name);
+    reserved_name reserved(_coming, how.name);
+    base b = co_await open_base(how.bdev_name);
+    auto* events = b.events.get();
+    how.options.type = store_type;
+    how.options.trim = false;
+    auto blobs = co_await blob::store::init(*_devices, std::move(b.opened), how.options);
+    std::unique_ptr<volume_store> made(new volume_store(*this, std::move(b.events), std::move(blobs)));
+    made->_uuid = id;
+    made->_name = how.name;
+    result<> outcome = co_await as_result(prepare(*made, how.clear));
+    if (outcome && events->gone)
+        outcome = fail(errc::no_device, fmt::format("bdev {} has been removed", how.bdev_name));
+    if (!outcome) {
+        co_await made->_blobs->abandon();
+        co_await std::move(outcome);
+    }
+    co_return &keep(std::move(made));
+}
+
+task<> volumes::prepare(volume_store& s, store_creation::clearing how) {
+    blob::store& b = *s._blobs;
+    const blob::format::geometry& g = b.geometry();
+    const uint64_t from = g.offset_of_cluster(g.first_data_cluster);
+    const uint64_t length = g.offset_of_cluster(g.cluster_count) - from;
+    using clearing = store_creation::clearing;
+    if (how == clearing::write_zeroes) co_await b.base().zero(from, length);
+    if (how == clearing::unmap && !b.base().unmap_zeroes() && b.base().device().supports(bdev::op::unmap)) {
+        co_await as_result(b.base().unmap(from, length));
+    }
+    blob::blob_options own;
+    own.xattrs = name_xattrs(s._name, s._uuid, false);
+    own.xattrs.insert(own.xattrs.begin(), uuid_xattr(s._uuid));
+    const blob::blob_id id = co_await b.create(std::move(own));
+    co_await b.set_super_blob(id);
+    if (how == clearing::unmap) b.start_trimming();
+}
+
+// --- closing
+
+void volumes::base_removed(volume_store& s) {
+    if (s._closing) return;
+    _log.notice(fmt::format("bdev {} is being removed: closing lvstore {}", s._base_name, s._name));
+    _devices->background(close(s, ending::abandon));
+}
+
+task<> volumes::destroy_store(volume_store& s) {
+    if (s._closing) co_await fail(errc::no_device, fmt::format("lvstore {} is being closed", s._name));
+    co_await close(s, ending::destroy);
+}
+
+// Everybody is sent away before the store ends; then the base is free.
+task<> volumes::close(volume_store& s, ending how) {
+    s._closing = true;
+    co_await s._users.close();
+    for (volume* v : s.list() | std::views::reverse) co_await as_result(s.withdraw(*v));
+    result<> outcome = co_await as_result(end(s, how));
+    if (!outcome) {
+        _log.error(fmt::format("lvstore {} on bdev {}: {}", s._name, s._base_name, outcome.error().message()));
+        co_await s._blobs->abandon();
+    }
+    std::erase_if(_stores, [&](const auto& owned) { return owned.get() == &s; });
+    _one_closed.set();
+    _one_closed.reset();
+    co_await std::move(outcome);
+}
+
+task<> volumes::end(volume_store& s, ending how) {
+    blob::store& b = *s._blobs;
+    if (how == ending::unload) co_return co_await b.unload();
+    co_await b.abandon();
+    if (how == ending::abandon) co_return;
+    const blob::format::geometry& g = b.geometry();
+    co_await b.base().zero(0, g.md_page_size);
+    co_await b.base().flush();
+    if (!b.base().device().offers(bdev::op::unmap)) co_return;
+    const uint64_t from = g.offset_of_cluster(g.first_data_cluster);
+    co_await as_result(b.base().unmap(from, g.offset_of_cluster(g.cluster_count) - from));
+}
+
+// The last opened first: a store may lie on a volume of another one.
+task<> volumes::stop() {
+    _stopped = true;
+    co_await _openings.close();
+    while (!_stores.empty()) {
+        auto last = std::ranges::find_if(_stores | std::views::reverse, [](const auto& s) { return !s->_closing; });
+        if (last == _stores.rend()) {
+            co_await _one_closed.wait();
+        } else {
+            co_await as_result(close(**last, ending::unload));
+        }
+    }
+}
+
+}  // namespace varve::modules::lvol

@@ -1,0 +1,167 @@
+// For tests: a machine with disks in memory that keep what they hold from one life of a system to the next.
+//
+//   class my_test : public thread::in_every_world {};
+//   INSTANTIATE_TEST_SUITE_P(worlds, my_test, thread::every_world(), thread::world_name);
+//   LVOL_TEST(my_test, does_it) {             m is the machine; on epoll, io_uring, and 20 seeds of the simulation
+//       m.live([](life& s) -> task<> { co_await s.plug("disk"); co_await s.call(...); });
+//       m.live(...);                          the next life finds what the disks kept
+//   }
+#pragma once
+
+#include <fmt/format.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bdev/awaits.h"
+#include "bdev/test_module.h"
+#include "modules/lvol/module.h"
+
+namespace varve::modules::lvol {
+
+constexpr uint64_t mib = 1024 * 1024;
+
+// What a test reads of the log.
+class logging_module final : public bdev::module {
+  public:
+    explicit logging_module(std::string& lines)
+        : _lines(lines), _log([this](const log::line& l) {
+              _lines += l.text;
+              _lines += '\n';
+          }) {}
+    std::string_view name() const noexcept override { return _made->name(); }
+    void attach(rpc::registry& methods, bdev::registry& devices) override { _made->attach(methods, devices); }
+    task<> stop() override { return _made->stop(); }
+
+  private:
+    std::string& _lines;
+    log _log;
+    std::unique_ptr<bdev::module> _made = make_lvol(_log.component("lvol"));
+};
+
+using disk_image = std::vector<std::byte>;
+
+class kept_disk final : public bdev::ram_device {
+  public:
+    kept_disk(bdev::properties p, disk_image& image) : ram_device(std::move(p)), _image(image) {
+        if (!image.empty()) blocks = image;
+    }
+    task<> destruct() override {
+        _image = std::move(blocks);
+        co_return;
+    }
+
+  private:
+    disk_image& _image;
+};
+
+struct life : bdev::module_system {
+    life(thread::world_kind kind, std::map<std::string, disk_image>& kept, std::string& log_lines)
+        : module_system(kind, std::make_unique<logging_module>(log_lines)), images(kept), lines(log_lines) {}
+
+    static bdev::properties disk_properties(std::string name, uint64_t bytes = 32 * mib) {
+        using bdev::op;
+        bdev::properties p;
+        p.name = std::move(name);
+        p.num_blocks = bytes / 512;
+        p.offered = bdev::op_bit(op::read) | bdev::op_bit(op::write) | bdev::op_bit(op::unmap) |
+                    bdev::op_bit(op::write_zeroes) | bdev::op_bit(op::flush);
+        p.write_cache = p.unmap_zeroes = true;
+        return p;
+    }
+    // A disk appears; what the module makes of it has happened.
+    task<kept_disk*> plug(bdev::properties p, std::string image = {}) {
+        if (image.empty()) image = p.name;
+        auto made = std::make_unique<kept_disk>(std::move(p), images[image]);
+        kept_disk* d = made.get();
+        co_await bdevs.devices.add(std::move(made));
+        co_await bdevs.devices.wait_for_examine();
+        co_return d;
+    }
+    task<kept_disk*> plug(std::string name) { return plug(disk_properties(std::move(name))); }
+    task<> unplug(std::string name) {
+        co_await bdevs.devices.remove(std::move(name));
+        co_await bdevs.devices.wait_for_examine();
+    }
+    // A disk with an lvstore "lvs" of clusters of 1 MiB on it. The store's uuid.
+    task<std::string> make_store() {
+        co_await plug("disk");
+        json::value id = co_await call("bdev_lvol_create_lvstore",
+                                       R"({"bdev_name": "disk", "lvs_name": "lvs", "cluster_sz": 1048576})");
+        co_return *id.string();
+    }
+    task<std::string> make_volume(std::string name, uint64_t size_in_mib, bool thin = true) {
+        json::value id = co_await call("bdev_lvol_create",
+                                       fmt::format(R"({{"lvs_name": "lvs", "lvol_name": "{}", "size_in_mib": {}, )"
+                                                   R"("thin_provision": {}}})",
+                                                   name, size_in_mib, thin));
+        co_return *id.string();
+    }
+    // One entry of a list that a method gives; null when there is none.
+    task<json::value> entry(std::string method, std::string_view key, std::string_view value) {
+        json::value all = co_await call(std::move(method));
+        for (const json::value& v : *all.items()) {
+            if (v[key] == json::value(value)) co_return v;
+        }
+        co_return json::value();
+    }
+    task<json::value> volume(std::string name) { return entry("bdev_lvol_get_lvols", "name", std::move(name)); }
+    task<json::value> store(std::string name) { return entry("bdev_lvol_get_lvstores", "name", std::move(name)); }
+    json::value specific(std::string_view bdev_name) {
+        bdev::device* d = bdevs.devices.find(bdev_name);
+        return d == nullptr ? json::value() : d->driver_specific()["lvol"];
+    }
+    // What the client reads of an error: "-17 File exists".
+    task<std::string> refusal(std::string method, std::string params) {
+        auto outcome = co_await as_result(call(std::move(method), std::move(params)));
+        if (outcome) co_return "done";
+        co_return fmt::format("{} {}", rpc_code(outcome.error().code()), outcome.error().message());
+    }
+    task<> fill(std::string name, uint64_t lba, std::size_t bytes, unsigned seed) {
+        bdev::descriptor opened = co_await open(name);
+        bdev::channel_ref c = opened.channel();
+        co_await bdev::write(*c, lba, bdev::pattern(bytes, seed));
+        co_await bdev::flush(*c);
+    }
+    task<> expect(std::string name, uint64_t lba, std::vector<std::byte> wanted) {
+        bdev::descriptor opened = co_await bdevs.devices.open(name, bdev::open_mode::read_only, {});
+        bdev::channel_ref c = opened.channel();
+        std::vector<std::byte> seen(wanted.size(), std::byte{0x5a});
+        co_await bdev::read(*c, lba, seen);
+        EXPECT_TRUE(seen == wanted) << name << " from block " << lba;
+    }
+
+    std::map<std::string, disk_image>& images;
+    std::string& lines;
+};
+
+struct machine {
+    explicit machine(thread::world_kind k) : kind(k) {}
+    void live(task<> (*body)(life&)) {
+        life here(kind, images, lines);
+        here.run(body(here));
+    }
+    const thread::world_kind kind;
+    std::map<std::string, disk_image> images;
+    std::string lines;  // of the log
+};
+
+#define LVOL_TEST(suite, name)                               \
+    void name(machine& m);                                   \
+    TEST_P(suite, name) {                                    \
+        machine m(GetParam());                               \
+        name(m);                                             \
+    }                                                        \
+    TEST(suite##_sim, name) {                                \
+        ::varve::thread::for_each_seed(                      \
+            [] {                                             \
+                machine m(::varve::thread::world_kind::sim); \
+                name(m);                                     \
+            },                                               \
+            20);                                             \
+    }                                                        \
+    void name(machine& m)
+
+}  // namespace varve::modules::lvol

@@ -1,0 +1,175 @@
+// Volumes of one store: how they come, are found, get a bdev, and go.
+#include "modules/lvol/volumes.h"
+
+#include <fmt/format.h>
+
+#include "env/system.h"
+#include "modules/lvol/device.h"
+
+namespace varve::modules::lvol {
+
+// --- one volume
+
+std::string volume::alias() const { return fmt::format("{}/{}", _owner.name(), _name); }
+const blob::blob_state* volume::state() const noexcept { return _owner.blobs().find(_id); }
+bool volume::is_snapshot() const noexcept { return _had_clones || !state()->clones.empty(); }
+result<blob::blob_ref> volume::open() const { return _owner.blobs().open(_id); }
+
+result<volume::use> volume::begin_use() {
+    auto stays = _owner.begin();
+    if (!stays) return fail(std::move(stays).error());
+    if (_leaving) return fail(errc::busy, fmt::format("{} is being deleted", alias()));
+    return use(*this, std::move(*stays));
+}
+
+volume* volume::of(bdev::device* d) noexcept {
+    if (d == nullptr || d->module_name() != module_name) return nullptr;
+    return &static_cast<volume_device*>(d)->of();
+}
+
+// --- those of a store
+
+volume_store::volume_store(volumes& all, std::unique_ptr<base_events> events, std::unique_ptr<blob::store> blobs)
+    : _all(all), _events(std::move(events)), _blobs(std::move(blobs)), _base_name(_blobs->base().device().name()) {}
+volume_store::~volume_store() = default;
+
+result<gate::holder> volume_store::begin() {
+    if (gate::holder stays = _users.enter()) return stays;
+    return fail(errc::no_device, fmt::format("lvstore {} is being closed", _name));
+}
+
+std::vector<volume*> volume_store::list() const {
+    std::vector<volume*> all;
+    for (const auto& [id, v] : _volumes) all.push_back(v.get());
+    return all;
+}
+
+volume* volume_store::find(std::string_view name) const noexcept {
+    for (const auto& [id, v] : _volumes) {
+        if (v->_name == name) return v.get();
+    }
+    return nullptr;
+}
+
+volume* volume_store::find(blob::blob_id id) const noexcept {
+    auto found = _volumes.find(id);
+    return found == _volumes.end() ? nullptr : found->second.get();
+}
+
+result<reserved_name> volume_store::reserve(std::string name) {
+    VARVE_TRY(check_name("lvol name", name));
+    if (find(name) != nullptr) return fail(errc::exists, fmt::format("lvol {}/{}", _name, name));
+    if (_coming.contains(name)) return fail(errc::exists, fmt::format("lvol {}/{} is being made", _name, name));
+    std::string alias = fmt::format("{}/{}", _name, name);
+    if (_all.devices().find(alias) != nullptr) return fail(errc::exists, fmt::format("bdev name {}", alias));
+    return reserved_name(_coming, std::move(name));
+}
+
+// --- coming
+
+volume& volume_store::adopt(blob::blob_id id) {
+    auto made = std::make_unique<volume>(*this, id);
+    const blob::format::xattr_map& xattrs = _blobs->find(id)->record.xattrs;
+    made->_uuid = uuid_in(xattrs);
+    made->_bdev_name = made->_uuid.is_nil() ? fmt::format("{}_{}", _uuid.to_string(), id) : made->_uuid.to_string();
+    made->_name = name_in(xattrs);
+    if (made->_name.empty()) made->_name = fmt::format("blob_{:x}", id);
+    made->_had_clones = made->is_snapshot();
+    return *_volumes.emplace(id, std::move(made)).first->second;
+}
+
+void volume_store::set_trouble(volume& v, std::string why) {
+    _all.out().error(fmt::format("lvol {} ({}) has no bdev: {}", v.alias(), v.bdev_name(), why));
+    v._trouble = std::move(why);
+}
+
+task<> volume_store::publish(volume& v) {
+    v._trouble.clear();
+    result<blob::blob_ref> b = v.open();
+    if (!b) {
+        set_trouble(v, b.error().message());
+        co_await fail(std::move(b).error());
+    }
+    auto made = std::make_unique<volume_device>(v, std::move(*b));
+    volume_device* d = made.get();
+    auto outcome = co_await as_result(_all.devices().add(std::move(made)));
+    if (!outcome) {
+        set_trouble(v, outcome.error().message());
+        co_await fail(std::move(outcome).error());
+    }
+    d->serve();
+    v._device = d;
+}
+
+task<> volume_store::withdraw(volume& v) {
+    if (v._device != nullptr) co_await _all.devices().remove(v._bdev_name, module_name);
+}
+
+std::vector<blob::format::xattr> volume_store::xattrs_of(const reserved_name& name, const varve::uuid& id) const {
+    std::vector<blob::format::xattr> out = name_xattrs(name.text(), id, true);
+    out.insert(out.begin() + 1, uuid_xattr(id));
+    return out;
+}
+
+task<volume*> volume_store::bring(const reserved_name& name, task<blob::blob_id> making) {
+    const blob::blob_id id = co_await std::move(making);
+    volume& v = adopt(id);
+    auto outcome = co_await as_result(publish(v));
+    if (!outcome) {
+        _volumes.erase(id);
+        co_await as_result(_blobs->remove(id));
+        co_await fail(std::move(outcome).error().in(name.text()));
+    }
+    co_return &v;
+}
+
+task<volume*> volume_store::create(reserved_name name, creation how) {
+    gate::holder stays = co_await begin();
+    const uint64_t size = _blobs->geometry().cluster_size;
+    blob::blob_options options{.clusters = how.bytes / size + (how.bytes % size != 0),
+                               .thin = how.thin,
+                               .clear = how.clear,
+                               .xattrs = xattrs_of(name, _all.devices().world().make_uuid())};
+    co_return co_await bring(name, _blobs->create(std::move(options)));
+}
+
+task<volume*> volume_store::snapshot(reserved_name name, volume& origin) {
+    volume::use works = co_await origin.begin_use();
+    blob::blob_ref b = co_await origin.open();
+    auto xattrs = xattrs_of(name, _all.devices().world().make_uuid());
+    volume* made = co_await bring(name, _blobs->snapshot(b, std::move(xattrs)));
+    made->_had_clones = true;
+    co_return made;
+}
+
+task<volume*> volume_store::clone(reserved_name name, volume& snapshot) {
+    volume::use works = co_await snapshot.begin_use();
+    blob::blob_ref b = co_await snapshot.open();
+    auto xattrs = xattrs_of(name, _all.devices().world().make_uuid());
+    volume* made = co_await bring(name, _blobs->clone(b, std::move(xattrs)));
+    snapshot._had_clones = true;
+    co_return made;
+}
+
+// --- going
+
+task<> volume_store::remove(volume& v) {
+    gate::holder stays = co_await begin();
+    if (v._leaving) co_await fail(errc::busy, fmt::format("{} is being deleted", v.alias()));
+    if (v._uses != 0) co_await fail(errc::busy, fmt::format("another operation works on {}", v.alias()));
+    if (std::size_t clones = v.state()->clones.size(); clones > 1) {
+        co_await fail(errc::not_permitted, fmt::format("{} has {} clones", v.alias(), clones));
+    }
+    v._leaving = true;
+    result<> outcome = co_await as_result(withdraw(v));
+    if (outcome) outcome = co_await as_result(_blobs->remove(v._id));
+    if (outcome) {
+        _volumes.erase(v._id);
+        co_return;
+    }
+    v._leaving = false;
+    if (v._device == nullptr && !_closing) co_await as_result(publish(v));
+    co_await std::move(outcome);
+}
+
+}  // namespace varve::modules::lvol
