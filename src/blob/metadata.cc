@@ -123,10 +123,7 @@ task<> store::remove_xattr(blob_ref& ref, std::string name) {
 task<> store::change_xattrs(blob_ref& ref, std::vector<format::xattr> set, std::vector<std::string> erase) {
     blob_state& b = ref.state();
     auto held = co_await b.md.lock();
-    const format::blob_flags& f = b.record.flags;
-    if ((f.data_read_only & ~format::data_ro_flag::known) != 0 || (f.md_read_only & ~format::md_ro_flag::known) != 0) {
-        co_await fail(errc::not_permitted, "metadata is read-only");
-    }
+    if (!b.record.may_be_changed()) co_await fail(errc::not_permitted, "it has features unknown here");
     co_await begin_change();
     revision r = revise(b);
     for (const std::string& name : erase) r.record.xattrs.erase(name);
