@@ -234,7 +234,7 @@ class history {
     task<> write_one(bdev::channel& io, blob_id id, uint64_t first, uint32_t count, uint64_t kind) {
         uint32_t value = kind == 0 ? 0 : ++_values;
         bool forced = kind == 1;
-        std::vector<std::byte> data(std::size_t{count} * 512);
+        data_bytes data(std::size_t{count} * 512);
         for (std::size_t i = 0; i < data.size(); i += sizeof value) std::memcpy(&data[i], &value, sizeof value);
         result<> outcome;
         if (kind == 0) {

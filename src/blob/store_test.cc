@@ -35,7 +35,7 @@ task<errc> code_of(task<T> t) {
     co_return outcome ? errc::ok : outcome.error().code();
 }
 
-std::vector<std::byte> bytes_of(char c, std::size_t n) { return std::vector<std::byte>(n, static_cast<std::byte>(c)); }
+data_bytes bytes_of(char c, std::size_t n) { return data_bytes(n, static_cast<std::byte>(c)); }
 
 STORE_TEST(an_empty_store_is_loaded_as_it_was_left) {
     auto s = co_await store::init(l.devices, l.base(), small);
@@ -139,7 +139,7 @@ STORE_TEST(new_clusters_hold_zeroes_whatever_was_there) {
             auto io = d.channel();
             auto x = bytes_of('x', 512);
             co_await bdev::write(*io, 33, x);
-            std::vector<std::byte> all(3 * cluster), expected(3 * cluster);
+            data_bytes all(3 * cluster), expected(3 * cluster);
             std::ranges::copy(x, expected.begin() + 33 * 512);
             co_await bdev::read(*io, 0, all);
             EXPECT_TRUE(all == expected);
@@ -160,7 +160,7 @@ STORE_TEST(a_blob_keeps_what_is_written_across_clusters) {
         auto io = d.channel();
         co_await bdev::write(*io, 5, data);
         co_await bdev::flush(*io);
-        std::vector<std::byte> back(data.size());
+        data_bytes back(data.size());
         co_await bdev::read(*io, 5, back);
         EXPECT_TRUE(back == data);
         co_await bdev::write_zeroes(*io, 100, 64);
@@ -175,7 +175,7 @@ STORE_TEST(a_blob_keeps_what_is_written_across_clusters) {
     d = co_await l.serve(*s, id);
     {
         auto io = d.channel();
-        std::vector<std::byte> back(400 * 512);
+        data_bytes back(400 * 512);
         co_await bdev::read(*io, 5, std::span(back).first(300 * 512));
         EXPECT_TRUE(std::equal(back.begin(), back.begin() + 300 * 512, data.begin()));
     }
@@ -212,7 +212,7 @@ STORE_TEST(a_blob_grows_and_shrinks) {
 // not be repeated; and what varve commits afterwards must.
 TEST(store, a_round_is_not_repeated_when_somebody_else_was_there_since) {
     sim_machine m(1, disk_bytes, {.volatile_cache = true});
-    std::vector<std::byte> root(4096), mask;
+    data_bytes root(4096), mask;
     uint64_t root_at = 0, mask_at = 0;
     blob_id id = 0;
     auto name_is = [&](store& s, std::string_view name) { EXPECT_EQ(*s.find(id)->record.xattrs.find("name"), name); };

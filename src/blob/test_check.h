@@ -110,7 +110,7 @@ inline std::string fsck(const env::sim::disk& on, bool unloaded) {
 // Writes `blocks` blocks from `lba` on, and flushes.
 inline task<> write_pattern(life& l, store& s, blob_id id, uint64_t lba, uint32_t blocks, char c, bool flush = true) {
     auto d = co_await l.serve(s, id);
-    std::vector<std::byte> data(std::size_t{blocks} * 512, static_cast<std::byte>(c));
+    data_bytes data(std::size_t{blocks} * 512, static_cast<std::byte>(c));
     result<> outcome;
     {
         auto io = d.channel();

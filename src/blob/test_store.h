@@ -9,6 +9,7 @@
 
 #include <map>
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,21 @@
 #include "thread/runtime.h"
 
 namespace varve::blob {
+
+// Memory for data, aligned: whether a request needs a bounce buffer must not depend on where the heap happens to be, or
+// a seed would not give the same run twice.
+template <class T>
+struct page_allocator {
+    using value_type = T;
+    page_allocator() noexcept = default;
+    template <class U>
+    page_allocator(const page_allocator<U>&) noexcept {}  // NOLINT
+    T* allocate(std::size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), page)); }
+    void deallocate(T* at, std::size_t) noexcept { ::operator delete(at, page); }
+    bool operator==(const page_allocator&) const noexcept { return true; }
+    static constexpr std::align_val_t page{4096};
+};
+using data_bytes = std::vector<std::byte, page_allocator<std::byte>>;
 
 // A bdev on a simulated disk.
 class sim_channel final : public bdev::channel {
