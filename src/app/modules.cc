@@ -25,7 +25,7 @@ std::unique_ptr<bdev::service> make_bdev(server::instance& of) {
     made->add(modules::make_null());
     made->add(modules::make_aio());
     made->add(modules::make_uring());
-    made->add(modules::make_lvol(of.system_log().component("lvol")));
+    made->add(modules::make_lvol(of.system_log().component("lvol"), of.jobs()));
     server::notifications& events = of.events();
     events.add_type("bdev_register");
     events.add_type("bdev_unregister");

@@ -9,7 +9,7 @@ namespace {
 
 class lvol_module final : public bdev::module {
   public:
-    explicit lvol_module(logger& out) : _all(out) {}
+    lvol_module(logger& out, jobs::registry& long_ones) : _all(out, long_ones) {}
     std::string_view name() const noexcept override { return lvol::module_name; }
     void attach(rpc::registry& methods, bdev::registry& devices) override {
         _all.attach(devices);
@@ -24,6 +24,8 @@ class lvol_module final : public bdev::module {
 
 }  // namespace
 
-std::unique_ptr<bdev::module> make_lvol(logger& out) { return std::make_unique<lvol_module>(out); }
+std::unique_ptr<bdev::module> make_lvol(logger& out, jobs::registry& long_ones) {
+    return std::make_unique<lvol_module>(out, long_ones);
+}
 
 }  // namespace varve::modules

@@ -4,10 +4,11 @@
 #include <memory>
 
 #include "bdev/module.h"
+#include "jobs/registry.h"
 #include "util/log.h"
 
 namespace varve::modules {
 
-std::unique_ptr<bdev::module> make_lvol(logger& out);
+std::unique_ptr<bdev::module> make_lvol(logger& out, jobs::registry& long_ones);
 
 }  // namespace varve::modules

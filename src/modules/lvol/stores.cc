@@ -256,6 +256,7 @@ task<> volumes::destroy_store(volume_store& s) {
 // Everybody is sent away before the store ends; then the base is free.
 task<> volumes::close(volume_store& s, ending how) {
     s._closing = true;
+    co_await _jobs.end_all_of(&s);
     co_await s._users.close();
     for (volume* v : s.list() | std::views::reverse) co_await as_result(s.withdraw(*v));
     result<> outcome = co_await as_result(end(s, how));

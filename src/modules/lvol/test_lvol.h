@@ -32,13 +32,20 @@ class logging_module final : public bdev::module {
               _lines += '\n';
           }) {}
     std::string_view name() const noexcept override { return _made->name(); }
-    void attach(rpc::registry& methods, bdev::registry& devices) override { _made->attach(methods, devices); }
-    task<> stop() override { return _made->stop(); }
+    void attach(rpc::registry& methods, bdev::registry& devices) override {
+        _jobs.add_methods(methods);
+        _made->attach(methods, devices);
+    }
+    task<> stop() override {
+        co_await _jobs.stop();
+        co_await _made->stop();
+    }
 
   private:
     std::string& _lines;
     log _log;
-    std::unique_ptr<bdev::module> _made = make_lvol(_log.component("lvol"));
+    jobs::registry _jobs;
+    std::unique_ptr<bdev::module> _made = make_lvol(_log.component("lvol"), _jobs);
 };
 
 using disk_image = std::vector<std::byte>;

@@ -18,6 +18,7 @@
 
 #include "bdev/registry.h"
 #include "blob/store.h"
+#include "jobs/registry.h"
 #include "modules/lvol/names.h"
 #include "util/log.h"
 #include "util/uuid.h"
@@ -169,13 +170,15 @@ class volume_store {
 // All stores of one system.
 class volumes {
   public:
-    explicit volumes(logger& out) : _log(out) {}
+    volumes(logger& out, jobs::registry& long_ones) : _log(out), _jobs(long_ones) {}
     void attach(bdev::registry& devices);
     // Closes all stores and takes no new ones.
     task<> stop();
 
     bdev::registry& devices() const noexcept { return *_devices; }
     logger& out() const noexcept { return _log; }
+    // Where inflating, copying and checking are listed, with the store as their owner: they end before it is closed.
+    jobs::registry& jobs() const noexcept { return _jobs; }
 
     std::vector<volume_store*> stores() const;
     volume_store* find_store(std::string_view name) const noexcept;
@@ -215,6 +218,7 @@ class volumes {
     task<> end(volume_store& s, ending how);
 
     logger& _log;
+    jobs::registry& _jobs;
     bdev::registry* _devices = nullptr;
     std::vector<std::unique_ptr<volume_store>> _stores;  // in the order in which they were opened
     reserved_name::names _coming;                        // names of stores under way
