@@ -23,7 +23,7 @@ blob_channel::blob_channel(blob_state& of, bdev::channel_ref base)
 void blob_channel::do_submit(io& r) noexcept {
     uint64_t index = cluster_of(r.lba);
     const layout& l = *_slot.load(std::memory_order_acquire);
-    if (r.operation <= op::write && r.flags == 0 && index < l.size) [[likely]] {
+    if (r.operation <= op::write && (r.flags & io::fua) == 0 && index < l.size) [[likely]] {
         uint32_t cluster = l.entries[index].load(std::memory_order_acquire);
         if (cluster != no_cluster) [[likely]] {
             r.lba += (uint64_t{cluster} - index) * _cluster_blocks;

@@ -1,0 +1,131 @@
+// Requests of every size and kind to a blob's bdev, over clusters that are a power of two of blocks and others, over
+// clusters it has, its parent has, and nobody has: what is there is what a plain array would hold.
+#include "blob/channel.h"
+
+#include <gtest/gtest.h>
+
+#include "blob/test_check.h"
+#include "blob/test_store.h"
+#include "env/sim/rng.h"
+#include "thread/test_world.h"
+
+namespace varve::blob {
+namespace {
+
+using bytes = data_bytes;
+
+class requests {
+  public:
+    requests(uint64_t seed, uint32_t cluster) : _chance(env::sim::rng::stream(seed, "requests")), _cluster(cluster) {}
+
+    task<> run(life& l) {
+        auto s = co_await store::init(l.devices, l.base(), {.cluster_size = _cluster, .md_page_count = 100});
+        const uint64_t clusters = 7;
+        blob_id id = co_await s->create({.clusters = clusters, .thin = true});
+        _blocks = static_cast<uint32_t>(clusters * _cluster / 512);
+        _expected.resize(std::size_t{_blocks} * 512);
+        co_await write_pattern(l, *s, id, _cluster / 512, 3 * _cluster / 512, 'p');
+        std::fill_n(_expected.begin() + _cluster, 3 * _cluster, std::byte{'p'});
+        {
+            blob_ref b = co_await s->open(id);
+            co_await s->snapshot(b, {});
+        }
+        const std::string parent = co_await describe(l, *s);
+        auto d = co_await l.serve(*s, id);
+        EXPECT_EQ(d->props().optimal_io_boundary, std::min(_cluster / 512, (_cluster / 512) & -(_cluster / 512)));
+        {
+            auto io = d.channel();
+            for (unsigned i = 0; i < 60 && !testing::Test::HasFailure(); ++i) co_await one(*io);
+            bytes all(_expected.size());
+            co_await bdev::read(*io, 0, all);
+            EXPECT_TRUE(all == _expected);
+        }
+        d.close();
+        co_await l.stop_serving(id);
+        expect_sound(*s);
+        // The snapshot below has not noticed.
+        std::string now = co_await describe(l, *s);
+        auto last_line = [](const std::string& text) { return text.substr(text.rfind('\n', text.size() - 2)); };
+        EXPECT_EQ(last_line(now), last_line(parent));
+        co_await s->unload();
+    }
+
+  private:
+    bytes random_bytes(uint32_t blocks) {
+        bytes out(std::size_t{blocks} * 512);
+        for (auto& b : out) b = static_cast<std::byte>(_chance.below(256));
+        return out;
+    }
+    task<> one(bdev::channel& io) {
+        const auto lba = static_cast<uint32_t>(_chance.below(_blocks));
+        const auto blocks = static_cast<uint32_t>(1 + _chance.below(std::min(_blocks - lba, 3 * _cluster / 512)));
+        auto at = _expected.begin() + std::ptrdiff_t{lba} * 512;
+        const std::ptrdiff_t size = std::ptrdiff_t{blocks} * 512;
+        const bytes there(at, at + size);
+        switch (_chance.below(6)) {
+            case 0: {
+                bytes data = random_bytes(blocks);
+                co_await bdev::write(io, lba, data);
+                std::ranges::copy(data, at);
+                break;
+            }
+            case 1:
+                co_await bdev::write_zeroes(io, lba, blocks);
+                std::fill_n(at, size, std::byte{0});
+                break;
+            case 2: {
+                co_await bdev::compare(io, lba, there);
+                bytes other = there;
+                other[static_cast<std::size_t>(_chance.below(other.size()))] ^= std::byte{4};
+                EXPECT_FALSE(co_await as_result(bdev::compare(io, lba, other)));
+                break;
+            }
+            case 3: {
+                bytes data = random_bytes(blocks);
+                co_await bdev::compare_and_write(io, lba, there, data);
+                std::ranges::copy(data, at);
+                break;
+            }
+            case 4: {
+                const auto source = static_cast<uint32_t>(_chance.below(_blocks - blocks + 1));
+                co_await bdev::copy(io, source, lba, blocks);
+                bytes moved(_expected.begin() + std::ptrdiff_t{source} * 512,
+                            _expected.begin() + std::ptrdiff_t{source} * 512 + size);
+                std::ranges::copy(moved, at);
+                break;
+            }
+            default: {  // what reads there afterwards is up to the device, block by block
+                co_await bdev::unmap(io, lba, blocks);
+                bytes now(there.size());
+                co_await bdev::read(io, lba, now);
+                std::ranges::copy(now, at);
+            }
+        }
+        bytes all(_expected.size());
+        co_await bdev::read(io, 0, all);
+        EXPECT_TRUE(all == _expected) << lba << "+" << blocks;
+    }
+
+    env::sim::rng _chance;
+    const uint32_t _cluster;
+    uint32_t _blocks = 0;
+    bytes _expected;
+};
+
+TEST(blob_channel, requests_of_every_size_are_split_at_clusters) {
+    thread::for_each_seed(
+        [] {
+            const uint64_t seed = thread::test_seed();
+            for (uint32_t cluster : {8u, 12u, 20u, 24u}) {
+                SCOPED_TRACE(std::to_string(cluster) + " KiB clusters");
+                sim_machine m(seed, 4 << 20, {.volatile_cache = seed % 2 == 0});
+                requests all(seed, cluster * 1024);
+                auto outcome = m.live([&](life& l) { return all.run(l); });
+                EXPECT_TRUE(outcome) << outcome.error().message();
+            }
+        },
+        50);
+}
+
+}  // namespace
+}  // namespace varve::blob
