@@ -133,6 +133,13 @@ task<> committer::heal() {
     }
 }
 
+task<> committer::placed() {
+    auto one = co_await _healing.lock();
+    if (!_must_write) co_return;
+    co_await in_place();
+    _must_write = false;
+}
+
 task<> committer::clear_area() {
     if (!_area.exists()) co_return;
     if (!_memory) _memory = co_await _disk.memory((_images_max + 1) * _layout.md_page_size);

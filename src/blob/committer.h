@@ -44,6 +44,8 @@ class committer {
     task<> commit(std::vector<page_write> pages);
     // Fails while the area or the metadata is in a state that must not be built upon.
     task<> ready();
+    // What was committed before lies in place, too.
+    task<> placed();
     // Nobody commits any more: waits for the last round. Once.
     task<> stop();
     // After stop(): everything in place and durable, the area empty.

@@ -100,16 +100,6 @@ task<> store::set_xattr(blob_ref& ref, std::string name, std::string value) {
     co_await commit(b, r);
 }
 
-task<> store::note_xattr(blob_ref& ref, std::string name, std::string value) {
-    blob_state& b = ref.state();
-    auto held = co_await b.md.lock();
-    if (!b.record.may_be_changed()) co_await fail(errc::not_permitted, "it has features unknown here");
-    co_await begin_change();
-    revision r = revise(b);
-    r.record.xattrs.set(name, value);
-    co_await commit(b, r);
-}
-
 task<> store::remove_xattr(blob_ref& ref, std::string name) {
     blob_state& b = ref.state();
     auto held = co_await b.md.lock();

@@ -121,8 +121,6 @@ class store {
     task<> resize(blob_ref& b, uint64_t clusters);
     task<> set_xattr(blob_ref& b, std::string name, std::string value);
     task<> remove_xattr(blob_ref& b, std::string name);
-    // The same for a blob whose data is read-only: for what is known of its contents.
-    task<> note_xattr(blob_ref& b, std::string name, std::string value);
     // That xattr goes when other clusters become the blob's own: by inflating, decoupling or detaching it, or when the
     // snapshot below is removed. Before any of these.
     void tie_to_clusters(std::string xattr) { _tied = std::move(xattr); }
@@ -197,6 +195,7 @@ class store {
 
   private:
     friend class loader;
+    friend class online_check;
     store(bdev::registry& devices, bdev::descriptor base, format::super_block super);
 
     task<> write_new_store();

@@ -284,8 +284,7 @@ STORE_TEST(what_is_noted_of_a_snapshots_clusters_goes_when_they_change) {
         blob_ref b = co_await s->open(id);
         auto refused = co_await as_result(s->set_xattr(b, "sum", "1"));
         EXPECT_EQ(refused.error().code(), errc::not_permitted);
-        co_await s->note_xattr(b, "sum", "1");
-        co_await s->note_xattr(b, "other", "2");
+        co_await s->change_xattrs(b, {{"sum", "1"}, {"other", "2"}});
     }
     co_await s->remove(oldest);
     const auto& xattrs = s->find(middle)->record.xattrs;
