@@ -140,18 +140,20 @@ static_assert(sequences % stride != 0);
 
 class trial {
   public:
-    trial(const sequence& what, uint64_t seed) : _what(what), _seed(seed), _cached(seed / 2 % 2 == 0) { restart(); }
+    trial(const sequence& what, uint64_t seed)
+        : _what(what), _seed(seed), _cached(seed / 2 % 2 == 0), _chance(env::sim::rng::stream(seed, "sequence")) {
+        restart();
+    }
 
     void run() {
         good_run();
         if (testing::Test::HasFailure()) return;
-        auto chance = env::sim::rng::stream(_seed, "sequence");
         for (const auto& [first, end] : _ranges) {
             for (uint64_t n = first; n < end; ++n) {
                 constexpr std::array hows{cut_outcome::drawn, cut_outcome::lose_all, cut_outcome::keep_all,
                                           cut_outcome::tear_all};
-                cut_at(n - _start, hows[chance.below(4)]);
-                fail_at(n - _start, chance.coin());
+                cut_at(n - _start, hows[_chance.below(4)]);
+                fail_at(n - _start, _chance.coin());
                 if (testing::Test::HasFailure()) return;
             }
         }
@@ -217,6 +219,7 @@ class trial {
         });
         disk().cut_power(how);  // when the last was over before
         EXPECT_EQ(fsck(disk(), false), "");
+        if (how != cut_outcome::keep_all) cut_again(how);
         std::string last;
         live([&](life& l) -> task<> {
             auto s = co_await store::load(l.devices, l.base(), {.trim = false});
@@ -231,6 +234,19 @@ class trial {
             co_await s->abandon();
         });
         expect_found(last);
+    }
+
+    // While what the first cut left is mended, and the store marked as in use.
+    void cut_again(cut_outcome how) {
+        live([&](life& l) -> task<> {
+            disk().cut_power_at(disk().ops_issued() + _chance.below(14), how);
+            auto s = co_await as_result(store::load(l.devices, l.base(), {.trim = false}));
+            if (!s) co_return;
+            co_await as_result((*s)->set_super_blob((*s)->super_blob()));
+            co_await (*s)->abandon();
+        });
+        disk().cut_power(how);
+        EXPECT_EQ(fsck(disk(), false), "");
     }
 
     void fail_at(uint64_t n, bool unload) {
@@ -271,6 +287,7 @@ class trial {
     const sequence& _what;
     const uint64_t _seed;
     const bool _cached;
+    env::sim::rng _chance;
     std::optional<sim_machine> _machine;
     uint64_t _start = 0;
     std::vector<std::string> _states;                    // before, and after each operation
