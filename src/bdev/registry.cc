@@ -239,6 +239,15 @@ task<> registry::resize(device& d, uint64_t num_blocks) {
     s.tell(device_event::resized);
 }
 
+task<> registry::make_read_only(device& d) {
+    device_state& s = *d._state;
+    gate::holder stays = s.tasks.enter();
+    if (!stays) co_await fail(errc::no_device, fmt::format("bdev {} is being removed", d.name()));
+    co_await s.freeze();
+    d._properties.read_only = true;
+    s.thaw();  // every channel looks again at what it may let through
+}
+
 registry::frozen::~frozen() {
     if (_device != nullptr) _device->_state->thaw();
 }

@@ -51,6 +51,8 @@ class registry {
 
     // Quiet, change, notify. Shrinking makes requests beyond the end fail with out_of_range.
     task<> resize(device& d, uint64_t num_blocks);
+    // Writes are refused from now on. Quiet, change.
+    task<> make_read_only(device& d);
     result<> add_alias(device& d, std::string alias);
     result<> remove_alias(device& d, std::string_view alias);
 

@@ -71,13 +71,45 @@ task<std::string> create(volumes& all, create_params p) {
         !outcome && (outcome.error().code() == errc::exists || outcome.error().code() == errc::invalid ||
                      outcome.error().code() == errc::not_permitted || outcome.error().code() == errc::no_device);
     if (!at_once) outcome = late(std::move(outcome));
-    volume_store* made = co_await std::move(outcome);
-    co_return made->uuid().to_string();
+    uuid made = co_await std::move(outcome);
+    co_return made.to_string();
 }
 
 task<> remove(volumes& all, store_choice p) {
     volume_store* s = co_await all.store(p.uuid, p.lvs_name);
     co_await late(co_await as_result(all.destroy_store(*s)));
+}
+
+struct rename_params {
+    std::string old_name, new_name;
+    static constexpr auto fields =
+        std::tuple{rpc::required(&rename_params::old_name, "old_name", "Name of the lvstore"),
+                   rpc::required(&rename_params::new_name, "new_name", "What it is to be named")};
+};
+
+task<> rename(volumes& all, rename_params p) {
+    volume_store* s = all.find_store(std::string_view(p.old_name));
+    if (s == nullptr) co_await fail(error(errc::not_found, fmt::format("Lvol store {} not found", p.old_name)));
+    co_await late(co_await as_result(all.rename_store(*s, p.new_name)));
+}
+
+task<> grow(volumes& all, store_choice p) {
+    volume_store* s = co_await all.store(p.uuid, p.lvs_name);
+    co_await late(co_await as_result(s->grow()));
+}
+
+struct import_params {
+    std::string bdev_name;
+    std::optional<std::string> lvs_name;
+    static constexpr auto fields =
+        std::tuple{rpc::required(&import_params::bdev_name, "bdev_name", "Name of the bdev on which the lvstore lies"),
+                   rpc::optional(&import_params::lvs_name, "lvs_name",
+                                 "What it is to be named from now on; as it is when not given")};
+};
+
+task<std::string> import(volumes& all, import_params p) {
+    uuid id = co_await all.import(p.bdev_name, p.lvs_name);
+    co_return id.to_string();
 }
 
 result<json::value> get(volumes& all, store_choice p) {
@@ -99,6 +131,15 @@ void add_store_methods(rpc::registry& to, volumes& all) {
                             "Make a store of logical volumes on a bdev; what was there is gone", create)
                .bind(all));
     to.add(rpc::make_method("bdev_lvol_delete_lvstore", "Delete an lvstore and all that is in it", remove).bind(all));
+    to.add(
+        rpc::make_method("bdev_lvol_rename_lvstore", "Rename an lvstore, and with it the aliases of its lvols", rename)
+            .bind(all));
+    to.add(rpc::make_method("bdev_lvol_grow_lvstore", "Let an lvstore take all of a bdev that has become larger", grow)
+               .bind(all));
+    to.add(rpc::make_method("bdev_lvol_import_lvstore",
+                            "Open the lvstore on a bdev, when that did not happen by itself, and say why it cannot be",
+                            import)
+               .bind(all));
     to.add(rpc::make_method("bdev_lvol_get_lvstores", "Describe all lvstores, or one", get).bind(all));
 }
 

@@ -50,6 +50,8 @@ std::vector<xattr> name_xattrs(const std::string& name, const uuid& id, bool pad
 
 xattr uuid_xattr(const uuid& id) { return {"uuid", id.to_string() + '\0'}; }
 
+std::string external_id_of(const bdev::device& d) { return d.props().uuid.to_string() + '\0'; }
+
 std::string name_in(const xattr_map& xattrs) {
     const std::string* value = xattrs.find("name");
     if (value == nullptr) return {};

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bdev/device.h"
 #include "blob/format/record.h"
 #include "util/result.h"
 #include "util/uuid.h"
@@ -27,6 +28,9 @@ result<> check_name(std::string_view what, std::string_view name);
 // `padded`: as SPDK writes the name of a new volume, with zeroes to 64 bytes.
 std::vector<blob::format::xattr> name_xattrs(const std::string& name, const uuid& id, bool padded);
 blob::format::xattr uuid_xattr(const uuid& id);
+
+// What a clone's metadata calls the bdev outside that it shows: the uuid's text with a zero.
+std::string external_id_of(const bdev::device& d);
 
 // Empty when there is none.
 std::string name_in(const blob::format::xattr_map& xattrs);

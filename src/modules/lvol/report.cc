@@ -49,7 +49,7 @@ json::value describe(const volume& v) {
                      {"is_snapshot", v.is_snapshot()},
                      {"is_clone", b.parent != nullptr},
                      {"is_esnap_clone", is_external_clone(b)},
-                     {"is_degraded", v.device() == nullptr},
+                     {"is_degraded", v.is_degraded()},
                      {"num_allocated_clusters", b.allocated},
                      {"lvs", json::object{{"name", s.name()}, {"uuid", s.uuid().to_string()}}}};
     if (!v.trouble().empty()) out.add("degraded_reason", v.trouble());

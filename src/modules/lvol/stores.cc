@@ -129,14 +129,15 @@ result<> volumes::check_free(const uuid& id, std::string_view name, std::string_
     return {};
 }
 
-task<volume_store*> volumes::import(std::string bdev_name) {
+task<uuid> volumes::import(std::string bdev_name, std::optional<std::string> name) {
     gate::holder stays = _openings.enter();
     if (!stays) co_await fail(errc::cancelled, "the system is ending");
     base b = co_await open_base(bdev_name);
     auto* events = b.events.get();
-    auto blobs = co_await blob::store::load(*_devices, std::move(b.opened), {.type = store_type, .trim = false});
+    auto blobs = co_await blob::store::load(*_devices, std::move(b.opened),
+                                            {.type = store_type, .trim = false, .externals = this});
     std::unique_ptr<volume_store> made(new volume_store(*this, std::move(b.events), std::move(blobs)));
-    result<> outcome = identify(*made);
+    result<> outcome = co_await as_result(name_and_check(*made, name));
     if (outcome && events->gone) outcome = fail(errc::no_device, fmt::format("bdev {} has been removed", bdev_name));
     if (!outcome) {
         co_await made->_blobs->abandon();
@@ -152,11 +153,13 @@ task<volume_store*> volumes::import(std::string bdev_name) {
         co_await as_result(s.publish(*v));
     }
     s._blobs->start_trimming();
-    co_return &s;
+    _log.notice(fmt::format("lvstore {} ({}) on bdev {}: {} lvols", s._name, s._uuid.to_string(), bdev_name,
+                            s._volumes.size()));
+    co_return s._uuid;
 }
 
 // Name and uuid stand in the store's own blob.
-result<> volumes::identify(volume_store& s) const {
+result<> volumes::identify(volume_store& s) {
     const blob::blob_id id = s._blobs->super_blob();
     const blob::blob_state* own = s._blobs->find(id);
     if (own == nullptr || own->set_aside()) {
@@ -170,7 +173,16 @@ result<> volumes::identify(volume_store& s) const {
         return fail(errc::bad_sequence,
                     fmt::format("the lvstore on bdev {} has no {}", s._base_name, s._name.empty() ? "name" : "uuid"));
     }
-    return check_free(s._uuid, s._name, s._base_name);
+    return {};
+}
+
+task<> volumes::name_and_check(volume_store& s, const std::optional<std::string>& name) {
+    co_await identify(s);
+    co_await check_free(s._uuid, name.value_or(s._name), s._base_name);
+    if (!name || *name == s._name) co_return;
+    co_await check_name("lvs_name", *name);
+    reserved_name reserved(_coming, *name);
+    co_await s.rename_self(*name);
 }
 
 volume_store& volumes::keep(std::unique_ptr<volume_store> s) {
@@ -180,24 +192,28 @@ volume_store& volumes::keep(std::unique_ptr<volume_store> s) {
 }
 
 task<> volumes::examine(bdev::device& d) {
-    if (_stopped || d.props().metadata_size != 0) co_return;
-    std::string name = d.name();
+    if (_stopped) co_return;
+    std::string name = d.name(), id = external_id_of(d);
+    const bool has_metadata = d.props().metadata_size != 0;
+    std::vector<uuid> known;
+    for (const volume_store* s : stores()) known.push_back(s->_uuid);
+    for (const uuid& each : known) {
+        if (volume_store* s = find_store(each)) co_await as_result(s->attach_external(id));
+    }
+    if (has_metadata) co_return;
     auto opened = _devices->open(name, bdev::open_mode::read_only, {});
     if (!opened) co_return;
     auto seen = co_await as_result(look_at(*_devices, std::move(*opened)));
     if (!seen || *seen != first_page::ours) co_return;
     auto outcome = co_await as_result(import(name));
-    if (outcome) {
-        _log.notice(fmt::format("lvstore {} ({}) on bdev {}: {} lvols", (*outcome)->name(),
-                                (*outcome)->uuid().to_string(), name, (*outcome)->_volumes.size()));
-    } else {
+    if (!outcome) {
         _log.error(fmt::format("lvstore on bdev {} is not opened: {}", name, outcome.error().message()));
     }
 }
 
 // --- making
 
-task<volume_store*> volumes::create_store(store_creation how) {
+task<uuid> volumes::create_store(store_creation how) {
     gate::holder stays = _openings.enter();
     if (!stays) co_await fail(errc::cancelled, "the system is ending");
     co_await check_name("lvs_name", how.name);
@@ -208,6 +224,7 @@ task<volume_store*> volumes::create_store(store_creation how) {
     auto* events = b.events.get();
     how.options.type = store_type;
     how.options.trim = false;
+    how.options.externals = this;
     auto blobs = co_await blob::store::init(*_devices, std::move(b.opened), how.options);
     std::unique_ptr<volume_store> made(new volume_store(*this, std::move(b.events), std::move(blobs)));
     made->_uuid = id;
@@ -219,7 +236,8 @@ task<volume_store*> volumes::create_store(store_creation how) {
         co_await made->_blobs->abandon();
         co_await std::move(outcome);
     }
-    co_return &keep(std::move(made));
+    keep(std::move(made));
+    co_return id;
 }
 
 task<> volumes::prepare(volume_store& s, store_creation::clearing how) {
@@ -238,6 +256,17 @@ task<> volumes::prepare(volume_store& s, store_creation::clearing how) {
     const blob::blob_id id = co_await b.create(std::move(own));
     co_await b.set_super_blob(id);
     if (how == clearing::unmap) b.start_trimming();
+}
+
+task<> volumes::rename_store(volume_store& s, std::string name) {
+    gate::holder stays = co_await s.begin();
+    if (name == s._name) co_return;
+    co_await check_name("new_name", name);
+    if (find_store(name) != nullptr || _coming.contains(name)) {
+        co_await fail(errc::exists, fmt::format("there is an lvstore {}", name));
+    }
+    reserved_name reserved(_coming, name);
+    co_await s.swap_aliases(name);
 }
 
 // --- closing

@@ -1,5 +1,6 @@
 // Stores: made, found again, refused, gone.
 #include "modules/lvol/test_lvol.h"
+#include "thread/awaits.h"
 
 namespace varve::modules::lvol {
 namespace {
@@ -17,11 +18,14 @@ STORE_TEST(makes_a_store_and_finds_it_again) {
         EXPECT_EQ(told["block_size"], json::value(512));
         EXPECT_EQ(told["total_data_clusters"], told["free_clusters"]);
         EXPECT_EQ(told["total_data_clusters"], json::value(31));
+        EXPECT_TRUE(told["max_growable_size"].unsigned_integer().has_value());
         EXPECT_EQ(co_await s.make_volume("thin", 8), *(co_await s.volume("thin"))["uuid"].string());
         co_await s.make_volume("thick", 3, false);
         EXPECT_EQ((co_await s.store("lvs"))["free_clusters"], json::value(28));
         co_await s.fill("lvs/thin", 2048, 4096, 7);
     });
+    // Unloaded at the end: what it says on the disk of being in use is no.
+    EXPECT_EQ(m.images["disk"][16], std::byte{1});
     m.live([](life& s) -> task<> {
         co_await s.plug("disk");
         EXPECT_EQ((co_await s.store("lvs"))["free_clusters"], json::value(27));
@@ -35,6 +39,264 @@ STORE_TEST(makes_a_store_and_finds_it_again) {
     m.live([](life& s) -> task<> {
         co_await s.plug("disk");
         EXPECT_TRUE((co_await s.store("lvs")).is_null());
+    });
+}
+
+STORE_TEST(making_one_can_be_refused) {
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        auto refused = [](life& l, std::string params) {
+            return l.refusal("bdev_lvol_create_lvstore", "{" + params + "}");
+        };
+        EXPECT_TRUE((co_await refused(s, R"("bdev_name": "no", "lvs_name": "lvs")")).starts_with("-19 No such device"));
+        EXPECT_TRUE(
+            (co_await refused(s, R"("bdev_name": "disk", "lvs_name": "")")).starts_with("-22 Invalid argument"));
+        for (std::string more : {R"("cluster_sz": 1000)", R"("cluster_sz": 512)", R"("md_page_size": 5000)",
+                                 R"("md_page_size": 131072)", R"("num_md_pages_per_cluster_ratio": 4294967295)"}) {
+            std::string got = co_await refused(s, R"("bdev_name": "disk", "lvs_name": "lvs", )" + more);
+            EXPECT_TRUE(got.starts_with("-22 Invalid argument") || got.starts_with("-32602 ")) << more << got;
+        }
+        EXPECT_TRUE((co_await refused(s, R"("bdev_name": "disk", "lvs_name": "lvs", "cluster_sz": 67108864)"))
+                        .starts_with("-32602 "));
+        EXPECT_TRUE((co_await refused(s, R"("bdev_name": "disk", "lvs_name": "lvs", "clear_method": "so so")"))
+                        .starts_with("-32602 "));
+        EXPECT_EQ(co_await refused(s, R"("bdev_name": "disk", "lvs_name": "lvs")"), "done");
+        EXPECT_TRUE(
+            (co_await refused(s, R"("bdev_name": "disk", "lvs_name": "x")")).starts_with("-1 Operation not permitted"));
+        co_await s.plug("second");
+        EXPECT_TRUE(
+            (co_await refused(s, R"("bdev_name": "second", "lvs_name": "lvs")")).starts_with("-17 File exists"));
+        for (std::string clear : {"none", "write_zeroes", "unmap"}) {
+            EXPECT_EQ(co_await refused(s, R"("bdev_name": "second", "lvs_name": "two", "cluster_sz": 65536, )"
+                                          R"("clear_method": ")" +
+                                              clear + R"(", "md_page_size": 8192)"),
+                      "done");
+            EXPECT_EQ(co_await s.code("bdev_lvol_delete_lvstore", R"({"lvs_name": "two"})"), 0);
+        }
+        EXPECT_EQ(co_await s.code("bdev_lvol_delete_lvstore", R"({"lvs_name": "two"})"), -19);
+        EXPECT_EQ(co_await s.code("bdev_lvol_delete_lvstore"), -22);
+        EXPECT_EQ(co_await s.code("bdev_lvol_get_lvstores", R"({"uuid": "what"})"), -19);
+    });
+}
+
+STORE_TEST(renaming_a_store_renames_every_alias) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        std::string id = co_await s.make_volume("a", 1);
+        co_await s.make_volume("b", 1);
+        auto rename = [](life& l, std::string from, std::string to) {
+            return l.refusal("bdev_lvol_rename_lvstore",
+                             R"({"old_name": ")" + from + R"(", "new_name": ")" + to + R"("})");
+        };
+        EXPECT_TRUE((co_await rename(s, "no", "x")).starts_with("-2 Lvol store no not found"));
+        EXPECT_EQ(co_await rename(s, "lvs", "lvs"), "done");
+        co_await s.bdevs.add({.name = "taken/b", .num_blocks = 64});
+        EXPECT_TRUE((co_await rename(s, "lvs", "taken")).starts_with("-32602 File exists"));
+        EXPECT_EQ(s.find("taken/a"), nullptr);
+        EXPECT_EQ(co_await rename(s, "lvs", "new"), "done");
+        EXPECT_EQ(s.find("lvs/a"), nullptr);
+        EXPECT_EQ(s.find("new/a"), s.find(id));
+        EXPECT_EQ(s.find(id)->props().aliases, std::vector<std::string>{"new/a"});
+        co_await s.plug("second");
+        co_await s.call("bdev_lvol_create_lvstore", R"({"bdev_name": "second", "lvs_name": "other"})");
+        EXPECT_TRUE((co_await rename(s, "other", "new")).starts_with("-32602 File exists"));
+        EXPECT_EQ(co_await rename(s, "other", std::string(200, 'o')), "done");
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        co_await s.plug("second");
+        EXPECT_NE(s.find("new/b"), nullptr);
+        EXPECT_FALSE((co_await s.store(std::string(200, 'o'))).is_null());
+    });
+}
+
+STORE_TEST(a_clash_of_names_loses_nothing) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 1);
+        co_await s.fill("lvs/vol", 0, 512, 1);
+    });
+    m.images["other"] = std::exchange(m.images["disk"], {});
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("mine", 1);
+    });
+    const disk_image before = m.images["other"];
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        co_await s.plug("other");
+        EXPECT_EQ((co_await s.call("bdev_lvol_get_lvstores")).items()->size(), 1u);
+        EXPECT_NE(s.lines.find("is not opened: File exists: lvstore lvs"), std::string::npos) << s.lines;
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_import_lvstore", R"({"bdev_name": "other"})"))
+                        .starts_with("-17 File exists: lvstore lvs"));
+    });
+    EXPECT_TRUE(m.images["other"] == before);
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        co_await s.plug("other");
+        EXPECT_EQ(co_await s.code("bdev_lvol_import_lvstore", R"({"bdev_name": "other", "lvs_name": "found"})"), 0);
+        co_await s.expect("found/vol", 0, bdev::pattern(512, 1));
+        EXPECT_NE(s.find("lvs/mine"), nullptr);
+        EXPECT_EQ(co_await s.code("bdev_lvol_import_lvstore", R"({"bdev_name": "other"})"), -1);
+        EXPECT_EQ(co_await s.code("bdev_lvol_import_lvstore", R"({"bdev_name": "none"})"), -19);
+        co_await s.plug("empty");
+        EXPECT_EQ(co_await s.code("bdev_lvol_import_lvstore", R"({"bdev_name": "empty"})"), -84);
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug("other");
+        co_await s.plug("disk");
+        EXPECT_NE(s.find("found/vol"), nullptr);
+        EXPECT_NE(s.find("lvs/mine"), nullptr);
+    });
+    m.images["twin"] = m.images["disk"];  // another name would not help: its volumes have the same uuids
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        co_await s.plug("twin");
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_import_lvstore", R"({"bdev_name": "twin", "lvs_name": "t"})"))
+                        .starts_with("-17 File exists"));
+    });
+}
+
+// A volume's names may be taken by another bdev: it has none then, and gets one when it is renamed or found again.
+STORE_TEST(a_volume_whose_alias_is_taken_waits) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("a", 1);
+        co_await s.make_volume("b", 1);
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.bdevs.add({.name = "lvs/a", .num_blocks = 64});
+        co_await s.plug("disk");
+        json::value told = co_await s.volume("a");
+        EXPECT_EQ(told["is_degraded"], json::value(true));
+        EXPECT_EQ(told["degraded_reason"], json::value("File exists: bdev name lvs/a already exists"));
+        EXPECT_NE(s.lines.find("lvol lvs/a"), std::string::npos);
+        EXPECT_NE(s.find("lvs/b"), nullptr);
+        std::string id = *told["uuid"].string();
+        EXPECT_EQ(co_await s.code("bdev_lvol_rename", R"({"old_name": ")" + id + R"(", "new_name": "c"})"), 0);
+        EXPECT_EQ(s.find("lvs/c"), s.find(id));
+        EXPECT_EQ((co_await s.volume("c"))["is_degraded"], json::value(false));
+    });
+}
+
+STORE_TEST(the_base_may_go_under_load) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 8);
+        bool told = false, over = false;
+        bdev::descriptor opened = co_await s.bdevs.devices.open(
+            "lvs/vol", bdev::open_mode::read_write,
+            [&](bdev::device_event e) { told = told || e == bdev::device_event::removed; });
+        bdev::channel_ref c = opened.channel();
+        auto block = bdev::pattern(512, 1);
+        std::vector<std::unique_ptr<bdev::pending>> writes;
+        for (uint64_t i = 0; i < 64; ++i) {
+            writes.push_back(std::make_unique<bdev::pending>(bdev::op::write, i * 256, 1));
+            writes.back()->data(block).go(*c);
+        }
+        gate all;
+        auto go = [](life& l, bool& done) -> task<> {
+            co_await l.unplug("disk");
+            done = true;
+        };
+        all.spawn(go(s, over), [](const error&) {});
+        int method = co_await s.code("bdev_lvol_snapshot", R"({"lvol_name": "lvs/vol", "snapshot_name": "x"})");
+        EXPECT_NE(method, 1);
+        for (auto& w : writes) co_await w->over.wait();
+        while (!told) co_await yield();
+        c = {};
+        opened.close();
+        co_await all.close();
+        EXPECT_TRUE(over);
+        EXPECT_TRUE((co_await s.store("lvs")).is_null());
+        EXPECT_EQ(s.find("lvs/vol"), nullptr);
+        co_await s.plug("disk");
+        EXPECT_NE(s.find("lvs/vol"), nullptr);
+        co_await s.unplug("disk");
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        EXPECT_NE(s.find("lvs/vol"), nullptr);
+    });
+}
+
+STORE_TEST(a_store_grows_with_its_base) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 4);
+        co_await s.fill("lvs/vol", 0, 512, 1);
+    });
+    m.images["disk"].resize(48 * mib);
+    m.live([](life& s) -> task<> {
+        co_await s.plug(life::disk_properties("disk", 48 * mib));
+        EXPECT_EQ((co_await s.store("lvs"))["total_data_clusters"], json::value(31));
+        EXPECT_EQ(co_await s.code("bdev_lvol_grow_lvstore", R"({"lvs_name": "lvs"})"), 0);
+        EXPECT_EQ((co_await s.store("lvs"))["total_data_clusters"], json::value(47));
+        EXPECT_EQ(co_await s.code("bdev_lvol_grow_lvstore", R"({"lvs_name": "lvs"})"), 0);
+        co_await s.make_volume("large", 40, false);
+        EXPECT_EQ(co_await s.code("bdev_lvol_grow_lvstore", R"({"lvs_name": "no"})"), -19);
+        EXPECT_EQ(co_await s.code("bdev_lvol_grow_lvstore"), -22);
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug(life::disk_properties("disk", 48 * mib));
+        EXPECT_NE(s.find("lvs/large"), nullptr);
+        co_await s.expect("lvs/vol", 0, bdev::pattern(512, 1));
+    });
+}
+
+// A store on a volume of another store: the inner one ends first.
+STORE_TEST(stores_may_lie_in_stores) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("outer", 16);
+        EXPECT_EQ(co_await s.code("bdev_lvol_create_lvstore",
+                                  R"({"bdev_name": "lvs/outer", "lvs_name": "in", "cluster_sz": 1048576})"),
+                  0);
+        co_await s.call("bdev_lvol_create", R"({"lvs_name": "in", "lvol_name": "vol", "size_in_mib": 4})");
+        co_await s.fill("in/vol", 0, 4096, 5);
+    });
+    EXPECT_EQ(m.images["disk"][16], std::byte{1});
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        co_await s.expect("in/vol", 0, bdev::pattern(4096, 5));
+        EXPECT_EQ(co_await s.code("bdev_lvol_delete_lvstore", R"({"lvs_name": "lvs"})"), 0);
+        EXPECT_TRUE((co_await s.call("bdev_lvol_get_lvstores")).items()->empty());
+    });
+}
+
+STORE_TEST(what_is_no_store_is_left_alone) {
+    m.live([](life& s) -> task<> { co_await s.make_store(); });
+    m.images["bent"] = m.images["disk"];
+    m.images["bent"][100] ^= std::byte{1};  // under the checksum
+    m.live([](life& s) -> task<> {
+        co_await s.plug("bent");
+        EXPECT_NE(s.lines.find("lvstore on bdev bent is not opened"), std::string::npos) << s.lines;
+        EXPECT_TRUE(s.open("bent").has_value());
+        s.lines.clear();
+        auto p = life::disk_properties("tiny", 2048);
+        co_await s.plug(p);
+        p = life::disk_properties("meta");
+        p.block_size = 520;
+        p.metadata_size = 8;
+        p.metadata_interleaved = true;
+        p.num_blocks = 64;
+        co_await s.plug(p);
+        EXPECT_EQ(s.lines, "");
+        EXPECT_EQ(co_await s.code("bdev_lvol_create_lvstore", R"({"bdev_name": "meta", "lvs_name": "x"})"), -22);
+    });
+}
+
+TEST_P(lvol_stores_test, a_thousand_volumes_are_all_there) {
+    machine m(GetParam());
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        co_await s.call("bdev_lvol_create_lvstore", R"({"bdev_name": "disk", "lvs_name": "lvs", "cluster_sz": 8192})");
+        for (int i = 0; i < 1000; ++i) co_await s.make_volume(fmt::format("v{}", i), 1);
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        for (int i = 0; i < 1000; ++i) EXPECT_NE(s.find(fmt::format("lvs/v{}", i)), nullptr) << i;
+        EXPECT_EQ((co_await s.call("bdev_lvol_get_lvols")).items()->size(), 1000u);
     });
 }
 

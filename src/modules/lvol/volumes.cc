@@ -13,6 +13,11 @@ namespace varve::modules::lvol {
 std::string volume::alias() const { return fmt::format("{}/{}", _owner.name(), _name); }
 const blob::blob_state* volume::state() const noexcept { return _owner.blobs().find(_id); }
 bool volume::is_snapshot() const noexcept { return _had_clones || !state()->clones.empty(); }
+bool volume::is_degraded() const noexcept {
+    if (_device == nullptr) return true;
+    result<blob::blob_ref> b = open();
+    return !b || b->degraded();
+}
 result<blob::blob_ref> volume::open() const { return _owner.blobs().open(_id); }
 
 result<volume::use> volume::begin_use() {
@@ -90,6 +95,10 @@ task<> volume_store::publish(volume& v) {
         set_trouble(v, b.error().message());
         co_await fail(std::move(b).error());
     }
+    if (b->degraded()) {
+        set_trouble(v, "the bdev outside that it is a clone of is not there, or may not be had");
+        co_await fail(errc::no_device, v._trouble);
+    }
     auto made = std::make_unique<volume_device>(v, std::move(*b));
     volume_device* d = made.get();
     auto outcome = co_await as_result(_all.devices().add(std::move(made)));
@@ -111,7 +120,7 @@ std::vector<blob::format::xattr> volume_store::xattrs_of(const reserved_name& na
     return out;
 }
 
-task<volume*> volume_store::bring(const reserved_name& name, task<blob::blob_id> making) {
+task<std::string> volume_store::bring(const reserved_name& name, task<blob::blob_id> making) {
     const blob::blob_id id = co_await std::move(making);
     volume& v = adopt(id);
     auto outcome = co_await as_result(publish(v));
@@ -120,35 +129,63 @@ task<volume*> volume_store::bring(const reserved_name& name, task<blob::blob_id>
         co_await as_result(_blobs->remove(id));
         co_await fail(std::move(outcome).error().in(name.text()));
     }
-    co_return &v;
+    co_return v.bdev_name();
 }
 
-task<volume*> volume_store::create(reserved_name name, creation how) {
+// What was reserved is given up before the store may go: `kept` is younger than what keeps the store.
+task<std::string> volume_store::create(reserved_name name, creation how) {
     gate::holder stays = co_await begin();
+    reserved_name kept = std::move(name);
     const uint64_t size = _blobs->geometry().cluster_size;
     blob::blob_options options{.clusters = how.bytes / size + (how.bytes % size != 0),
                                .thin = how.thin,
                                .clear = how.clear,
-                               .xattrs = xattrs_of(name, _all.devices().world().make_uuid())};
-    co_return co_await bring(name, _blobs->create(std::move(options)));
+                               .xattrs = xattrs_of(kept, _all.devices().world().make_uuid())};
+    co_return co_await bring(kept, _blobs->create(std::move(options)));
 }
 
-task<volume*> volume_store::snapshot(reserved_name name, volume& origin) {
+task<std::string> volume_store::snapshot(reserved_name name, volume& origin) {
     volume::use works = co_await origin.begin_use();
+    reserved_name kept = std::move(name);
     blob::blob_ref b = co_await origin.open();
-    auto xattrs = xattrs_of(name, _all.devices().world().make_uuid());
-    volume* made = co_await bring(name, _blobs->snapshot(b, std::move(xattrs)));
-    made->_had_clones = true;
-    co_return made;
+    auto xattrs = xattrs_of(kept, _all.devices().world().make_uuid());
+    co_return co_await bring(kept, _blobs->snapshot(b, std::move(xattrs)));
 }
 
-task<volume*> volume_store::clone(reserved_name name, volume& snapshot) {
+task<std::string> volume_store::clone(reserved_name name, volume& snapshot) {
     volume::use works = co_await snapshot.begin_use();
+    reserved_name kept = std::move(name);
     blob::blob_ref b = co_await snapshot.open();
-    auto xattrs = xattrs_of(name, _all.devices().world().make_uuid());
-    volume* made = co_await bring(name, _blobs->clone(b, std::move(xattrs)));
+    auto xattrs = xattrs_of(kept, _all.devices().world().make_uuid());
+    std::string made = co_await bring(kept, _blobs->clone(b, std::move(xattrs)));
     snapshot._had_clones = true;
     co_return made;
+}
+
+task<std::string> volume_store::clone_of_bdev(reserved_name name, bdev::device& parent) {
+    gate::holder stays = co_await begin();
+    reserved_name kept = std::move(name);
+    const uint64_t size = _blobs->geometry().cluster_size, bytes = parent.num_blocks() * parent.block_size();
+    if (bytes % size != 0) {
+        co_await fail(errc::invalid, fmt::format("the size of bdev {}, {}, is no multiple of the cluster size, {}",
+                                                 parent.name(), bytes, size));
+    }
+    blob::blob_options options{.clusters = bytes / size,
+                               .thin = true,
+                               .xattrs = xattrs_of(kept, _all.devices().world().make_uuid()),
+                               .external = external_id_of(parent)};
+    co_return co_await bring(kept, _blobs->create(std::move(options)));
+}
+
+// Snapshots share what is below them; those that waited for the same bdev get theirs one after another.
+task<> volume_store::attach_external(std::string id) {
+    gate::holder stays = co_await begin();
+    if (_blobs->blobs_on_external(id).empty()) co_return;
+    co_await _blobs->attach_external(id);
+    for (blob::blob_id each : _blobs->blobs_on_external(id)) {
+        volume* v = find(each);
+        if (v != nullptr && v->_device == nullptr && !v->_leaving) co_await as_result(publish(*v));
+    }
 }
 
 // --- going

@@ -43,6 +43,7 @@ class volume {
     std::string alias() const;                                            // "lvs/name"
     bdev::device* device() const noexcept { return _device; }             // null: degraded
     const std::string& trouble() const noexcept { return _trouble; }      // why it has no bdev
+    bool is_degraded() const noexcept;                                    // no bdev, or not all it shows can be read
     bool is_snapshot() const noexcept;                                    // it has clones, or had some since the start
 
     // Counts somebody who works on it.
@@ -85,7 +86,8 @@ class volume {
     std::string _bdev_name, _name, _trouble;
     bdev::device* _device = nullptr;
     unsigned _uses = 0;
-    bool _leaving = false;  // being deleted
+    bool _leaving = false;   // being deleted
+    bool _resizing = false;  // its bdev and its blob may differ in size
     bool _had_clones = false;
 };
 
@@ -131,10 +133,22 @@ class volume_store {
         bool thin = false;
         blob::format::clear_method clear = blob::format::clear_method::unspecified;
     };
-    // Each gives a volume with a bdev. What fails leaves nothing. errc::no_space, busy, invalid, io.
-    task<volume*> create(reserved_name name, creation how);
-    task<volume*> snapshot(reserved_name name, volume& origin);
-    task<volume*> clone(reserved_name name, volume& snapshot);
+    // Each makes a volume and gives the name of its bdev. What fails leaves nothing. errc::no_space, busy, invalid, io.
+    task<std::string> create(reserved_name name, creation how);
+    task<std::string> snapshot(reserved_name name, volume& origin);
+    task<std::string> clone(reserved_name name, volume& snapshot);
+    // A clone of a bdev outside. errc::invalid when its size is no multiple of a cluster's.
+    task<std::string> clone_of_bdev(reserved_name name, bdev::device& parent);
+    task<> rename(volume& v, reserved_name name);
+    // Rounded up to clusters. Whoever has its bdev open is told.
+    task<> resize(volume& v, uint64_t bytes);
+    task<> set_read_only(volume& v);
+    task<> inflate(volume& v);
+    task<> decouple(volume& v);
+    task<> set_parent(volume& v, volume& parent);
+    task<> set_parent_bdev(volume& v, bdev::device& parent);
+    // Takes all of a base that has become larger.
+    task<> grow();
     // errc::busy when somebody works on it; errc::not_permitted when it has more clones than one. Whoever has its bdev
     // open is told, and waited for.
     task<> remove(volume& v);
@@ -149,12 +163,16 @@ class volume_store {
     volume_store(volumes& all, std::unique_ptr<base_events> events, std::unique_ptr<blob::store> blobs);
 
     volume& adopt(blob::blob_id id);
-    task<volume*> bring(const reserved_name& name, task<blob::blob_id> making);
+    task<std::string> bring(const reserved_name& name, task<blob::blob_id> making);
     std::vector<blob::format::xattr> xattrs_of(const reserved_name& name, const varve::uuid& id) const;
     // Gives it a bdev.
     task<> publish(volume& v);
     task<> withdraw(volume& v);
     void set_trouble(volume& v, std::string why);
+    task<> rename_self(std::string name);
+    task<> swap_aliases(std::string new_name);
+    // A bdev has appeared: volumes that wait for it as their external parent get theirs.
+    task<> attach_external(std::string id);
 
     volumes& _all;
     std::unique_ptr<base_events> _events;
@@ -163,12 +181,13 @@ class volume_store {
     std::string _name, _base_name;
     std::map<blob::blob_id, std::unique_ptr<volume>> _volumes;
     reserved_name::names _coming;  // names of volumes under way
+    mutex _naming;                 // one renames at a time
     bool _closing = false;
     gate _users;
 };
 
 // All stores of one system.
-class volumes {
+class volumes final : private blob::external_devices {
   public:
     volumes(logger& out, jobs::registry& long_ones) : _log(out), _jobs(long_ones) {}
     void attach(bdev::registry& devices);
@@ -196,12 +215,16 @@ class volumes {
         blob::init_options options;
         enum class clearing : uint8_t { unmap, write_zeroes, none } clear = clearing::unmap;
     };
-    // What was on the bdev is gone. errc::exists (name), no_device, not_permitted (claimed), invalid, no_space.
-    task<volume_store*> create_store(store_creation how);
+    // Gives the store's uuid. What was on the bdev is gone. errc::exists (name), no_device, not_permitted (claimed),
+    // invalid, no_space.
+    task<uuid> create_store(store_creation how);
     // Its volumes, too.
     task<> destroy_store(volume_store& s);
-    // Opens the store that lies on a bdev. errc::bad_sequence: there is none; errc::exists: its name or uuid is in use.
-    task<volume_store*> import(std::string bdev_name);
+    // errc::exists.
+    task<> rename_store(volume_store& s, std::string name);
+    // Opens the store that lies on a bdev, under another name if one is given. errc::bad_sequence: there is none;
+    // errc::exists: its name or uuid is in use.
+    task<uuid> import(std::string bdev_name, std::optional<std::string> name = {});
 
   private:
     friend class volume_store;
@@ -211,7 +234,10 @@ class volumes {
     result<base> open_base(std::string_view name);
     task<> prepare(volume_store& s, store_creation::clearing how);
     result<> check_free(const uuid& id, std::string_view name, std::string_view base) const;
-    result<> identify(volume_store& s) const;
+    static result<> identify(volume_store& s);
+    task<> name_and_check(volume_store& s, const std::optional<std::string>& name);
+    result<bdev::descriptor> open_external(std::string_view id, bdev::event_handler on_event) override;
+    void external_lost(std::string_view id) noexcept override;
     volume_store& keep(std::unique_ptr<volume_store> s);
     void base_removed(volume_store& s);
     task<> close(volume_store& s, ending how);

@@ -1,0 +1,291 @@
+// Volumes through their methods.
+#include "modules/lvol/test_lvol.h"
+
+namespace varve::modules::lvol {
+namespace {
+
+class lvol_volumes_test : public thread::in_every_world {};
+#define VOLUME_TEST(name) LVOL_TEST(lvol_volumes_test, name)
+
+VOLUME_TEST(a_volume_is_what_its_clients_expect) {
+    m.live([](life& s) -> task<> {
+        std::string store = co_await s.make_store(), id = co_await s.make_volume("vol", 5);
+        const bdev::properties& p = s.find("lvs/vol")->props();
+        EXPECT_EQ(p.name, id);
+        EXPECT_EQ(p.aliases, std::vector<std::string>{"lvs/vol"});
+        EXPECT_EQ(p.uuid.to_string(), id);
+        EXPECT_EQ(p.product_name, "Logical Volume");
+        EXPECT_EQ(p.num_blocks, 5 * mib / 512);
+        EXPECT_TRUE(p.write_cache);
+        EXPECT_EQ(s.specific(id), (json::object{{"lvol_store_uuid", store},
+                                                {"base_bdev", "disk"},
+                                                {"thin_provision", true},
+                                                {"num_allocated_clusters", 0},
+                                                {"snapshot", false},
+                                                {"clone", false},
+                                                {"esnap_clone", false}}));
+        EXPECT_EQ(co_await s.volume("vol"), (json::object{{"alias", "lvs/vol"},
+                                                          {"uuid", id},
+                                                          {"name", "vol"},
+                                                          {"is_thin_provisioned", true},
+                                                          {"is_snapshot", false},
+                                                          {"is_clone", false},
+                                                          {"is_esnap_clone", false},
+                                                          {"is_degraded", false},
+                                                          {"num_allocated_clusters", 0},
+                                                          {"lvs", json::object{{"name", "lvs"}, {"uuid", store}}}}));
+        EXPECT_EQ(s.saved(), "");  // all of it is on the disk
+        co_await s.call("bdev_lvol_delete", R"({"name": "lvs/vol"})");
+        EXPECT_EQ(s.find(id), nullptr);
+        EXPECT_TRUE((co_await s.volume("vol")).is_null());
+    });
+}
+
+VOLUME_TEST(making_one_can_be_refused) {
+    m.live([](life& s) -> task<> {
+        std::string id = co_await s.make_store();
+        auto refused = [](life& l, std::string params) {
+            return l.refusal("bdev_lvol_create", R"({"lvol_name": "vol", )" + params + "}");
+        };
+        EXPECT_TRUE((co_await refused(s, R"("size_in_mib": 1)")).starts_with("-22 Invalid argument"));
+        EXPECT_TRUE((co_await refused(s, R"("size_in_mib": 1, "lvs_name": "lvs", "uuid": ")" + id + R"(")"))
+                        .starts_with("-22 Invalid argument"));
+        EXPECT_TRUE((co_await refused(s, R"("size_in_mib": 1, "lvs_name": "no")")).starts_with("-19 No such device"));
+        EXPECT_TRUE((co_await refused(s, R"("size_in_mib": 1, "uuid": "rubbish")")).starts_with("-19 No such device"));
+        EXPECT_TRUE((co_await refused(s, R"("lvs_name": "lvs")")).starts_with("-32602 Invalid parameters"));
+        EXPECT_TRUE((co_await refused(s, R"("lvs_name": "lvs", "size": 1, "size_in_mib": 1)"))
+                        .starts_with("-32602 Invalid parameters"));
+        EXPECT_TRUE((co_await refused(s, R"("lvs_name": "lvs", "size_in_mib": 18446744073709551615)"))
+                        .starts_with("-22 Invalid argument"));
+        EXPECT_TRUE((co_await refused(s, R"("lvs_name": "lvs", "size_in_mib": 32)"))
+                        .starts_with("-32602 No space left on device"));
+        EXPECT_EQ(co_await refused(s, R"("lvs_name": "lvs", "size": 1)"), "done");  // clients of the past
+        EXPECT_EQ(s.find("lvs/vol")->num_blocks(), mib / 512);
+        EXPECT_TRUE((co_await refused(s, R"("lvs_name": "lvs", "size_in_mib": 1)")).starts_with("-17 File exists"));
+        EXPECT_TRUE(
+            (co_await s.refusal("bdev_lvol_create", R"({"lvol_name": "", "lvs_name": "lvs", "size_in_mib": 1})"))
+                .starts_with("-22 Invalid argument"));
+        co_await s.bdevs.add({.name = "lvs/taken", .num_blocks = 64});
+        EXPECT_TRUE(
+            (co_await s.refusal("bdev_lvol_create", R"({"lvol_name": "taken", "lvs_name": "lvs", "size_in_mib": 1})"))
+                .starts_with("-17 File exists"));
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_delete", R"({"name": "disk"})")).starts_with("-19 No such device"));
+        EXPECT_EQ((co_await s.store("lvs"))["free_clusters"], json::value(30));
+    });
+}
+
+// Both ask for one name before either has it.
+VOLUME_TEST(a_name_is_taken_while_its_volume_is_made) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        int codes[2] = {1, 1};
+        gate all;
+        auto one = [](life& l, int& code) -> task<> {
+            code = co_await l.code("bdev_lvol_create", R"({"lvol_name": "vol", "lvs_name": "lvs", "size_in_mib": 1})");
+        };
+        for (int& code : codes) all.spawn(one(s, code), [](const error&) {});
+        co_await all.close();
+        EXPECT_EQ(codes[0], 0);
+        EXPECT_EQ(codes[1], -17);
+    });
+}
+
+VOLUME_TEST(snapshots_and_clones_show_and_know_each_other) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 4);
+        co_await s.fill("lvs/vol", 0, 8192, 1);
+        json::value id = co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/vol", "snapshot_name": "snap"})");
+        co_await s.fill("lvs/vol", 8, 4096, 2);
+        co_await s.call("bdev_lvol_clone", R"({"snapshot_name": "lvs/snap", "clone_name": "copy"})");
+        EXPECT_EQ(s.specific(*id.string())["clones"], json::value(json::array{"vol", "copy"}));
+        EXPECT_EQ(s.specific("lvs/snap")["snapshot"], json::value(true));
+        EXPECT_TRUE(s.find("lvs/snap")->props().read_only);
+        EXPECT_EQ(s.specific("lvs/copy")["base_snapshot"], json::value("snap"));
+        EXPECT_EQ(s.specific("lvs/copy")["clone"], json::value(true));
+        co_await s.expect("lvs/snap", 0, bdev::pattern(8192, 1));
+        co_await s.expect("lvs/copy", 0, bdev::pattern(8192, 1));
+        co_await s.expect("lvs/vol", 8, bdev::pattern(4096, 2));
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_snapshot", R"({"lvol_name": "lvs/vol", "snapshot_name": "copy"})"))
+                        .starts_with("-32602 File exists"));
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_snapshot", R"({"lvol_name": "lvs/snap", "snapshot_name": "x"})"))
+                        .starts_with("-32602 Invalid argument"));
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_snapshot", R"({"lvol_name": "lvs/no", "snapshot_name": "x"})"))
+                        .starts_with("-19 No such device"));
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_clone", R"({"snapshot_name": "lvs/vol", "clone_name": "x"})"))
+                        .starts_with("-32602 Invalid argument"));
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_clone", R"({"snapshot_name": "disk", "clone_name": "x"})"))
+                        .starts_with("-19 No such device"));
+        // Two clones keep a snapshot; one takes it over.
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_delete", R"({"name": "lvs/snap"})"))
+                        .starts_with("-32603 Operation not permitted"));
+        EXPECT_NE(s.find("lvs/snap"), nullptr);
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        EXPECT_EQ((co_await s.volume("snap"))["is_snapshot"], json::value(true));
+        co_await s.call("bdev_lvol_delete", R"({"name": "lvs/copy"})");
+        co_await s.call("bdev_lvol_delete", R"({"name": "lvs/snap"})");
+        EXPECT_EQ((co_await s.volume("vol"))["is_clone"], json::value(false));
+        co_await s.expect("lvs/vol", 0, bdev::pattern(4096, 1));
+        co_await s.expect("lvs/vol", 8, bdev::pattern(4096, 2));
+    });
+}
+
+VOLUME_TEST(renaming_changes_the_alias_alone) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        std::string id = co_await s.make_volume("vol", 1);
+        co_await s.make_volume("other", 1);
+        auto rename = [](life& l, std::string from, std::string to) {
+            return l.refusal("bdev_lvol_rename", R"({"old_name": ")" + from + R"(", "new_name": ")" + to + R"("})");
+        };
+        EXPECT_EQ(co_await rename(s, "lvs/vol", "new"), "done");
+        EXPECT_EQ(s.find("lvs/vol"), nullptr);
+        EXPECT_EQ(s.find("lvs/new"), s.find(id));
+        EXPECT_EQ(s.find(id)->props().aliases, std::vector<std::string>{"lvs/new"});
+        EXPECT_TRUE((co_await rename(s, id, "other")).starts_with("-32602 File exists"));
+        EXPECT_TRUE((co_await rename(s, id, "new")).starts_with("-32602 File exists"));
+        EXPECT_TRUE((co_await rename(s, id, "")).starts_with("-32602 Invalid argument"));
+        EXPECT_TRUE((co_await rename(s, "lvs/vol", "x")).starts_with("-19 No such device"));
+        EXPECT_EQ(co_await rename(s, "lvs/other", std::string(255, 'l')), "done");
+        EXPECT_TRUE((co_await rename(s, id, std::string(256, 'l'))).starts_with("-32602 Invalid argument"));
+        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/new", "snapshot_name": "snap"})");
+        EXPECT_EQ(co_await rename(s, "lvs/snap", "kept"), "done");
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        for (std::string name : {"lvs/new", "lvs/kept"}) EXPECT_NE(s.find(name), nullptr) << name;
+        EXPECT_NE(s.find("lvs/" + std::string(255, 'l')), nullptr);
+        EXPECT_EQ(co_await s.code("bdev_lvol_rename",
+                                  R"({"old_name": "lvs/)" + std::string(255, 'l') + R"(", "new_name": "short"})"),
+                  0);
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        EXPECT_NE(s.find("lvs/short"), nullptr);
+    });
+}
+
+VOLUME_TEST(resizing_is_told_to_whoever_has_it_open) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 4);
+        int told = 0;
+        bdev::descriptor opened =
+            co_await s.bdevs.devices.open("lvs/vol", bdev::open_mode::read_write,
+                                          [&](bdev::device_event e) { told += e == bdev::device_event::resized; });
+        bdev::channel_ref c = opened.channel();
+        auto resize = [](life& l, std::string size) {
+            return l.refusal("bdev_lvol_resize", R"({"name": "lvs/vol", )" + size + "}");
+        };
+        EXPECT_EQ(co_await resize(s, R"("size_in_mib": 9)"), "done");
+        EXPECT_EQ(opened->num_blocks(), 9 * mib / 512);
+        EXPECT_EQ(told, 1);
+        co_await bdev::write(*c, 8 * mib / 512, bdev::pattern(512, 3));
+        EXPECT_EQ(co_await resize(s, R"("size": 2097153)"), "done");
+        EXPECT_EQ(opened->num_blocks(), 3 * mib / 512);
+        EXPECT_EQ(told, 2);
+        EXPECT_EQ(co_await bdev::answer_to(*c, bdev::op::flush, 0, 0), bdev::status::ok);
+        std::vector<std::byte> block(512);
+        EXPECT_EQ(co_await bdev::answer_to(*c, bdev::op::read, 3 * mib / 512, 1, block), bdev::status::out_of_range);
+        EXPECT_EQ((co_await s.volume("vol"))["num_allocated_clusters"], json::value(0));
+        // What was given up comes back as zeroes.
+        EXPECT_EQ(co_await resize(s, R"("size_in_mib": 9)"), "done");
+        co_await s.expect("lvs/vol", 8 * mib / 512, std::vector<std::byte>(512));
+        EXPECT_TRUE((co_await resize(s, R"("size_in_mib": 17592186044415)")).starts_with("-32602 "));
+        EXPECT_EQ(opened->num_blocks(), 9 * mib / 512);
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_resize", R"({"name": "disk", "size_in_mib": 1})"))
+                        .starts_with("-19 No such device"));
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        EXPECT_EQ(s.find("lvs/vol")->num_blocks(), 9 * mib / 512);
+        co_await s.call("bdev_lvol_set_read_only", R"({"name": "lvs/vol"})");
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_resize", R"({"name": "lvs/vol", "size_in_mib": 1})"))
+                        .starts_with("-32602 Operation not permitted"));
+        EXPECT_EQ(s.find("lvs/vol")->num_blocks(), 9 * mib / 512);
+    });
+}
+
+VOLUME_TEST(what_is_set_read_only_refuses_writes_at_once) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 2);
+        bdev::descriptor opened = co_await s.open("lvs/vol");
+        bdev::channel_ref c = opened.channel();
+        co_await bdev::write(*c, 0, bdev::pattern(512, 1));
+        co_await s.call("bdev_lvol_set_read_only", R"({"name": "lvs/vol"})");
+        auto block = bdev::pattern(512, 2);
+        EXPECT_EQ(co_await bdev::answer_to(*c, bdev::op::write, 0, 1, block), bdev::status::read_only);
+        co_await s.expect("lvs/vol", 0, bdev::pattern(512, 1));
+        EXPECT_EQ(co_await s.code("bdev_lvol_clone", R"({"snapshot_name": "lvs/vol", "clone_name": "c"})"), 0);
+        EXPECT_EQ(co_await s.code("bdev_lvol_set_read_only", R"({"name": "lvs/no"})"), -19);
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        EXPECT_TRUE(s.find("lvs/vol")->props().read_only);
+        EXPECT_FALSE(s.find("lvs/c")->props().read_only);
+    });
+}
+
+VOLUME_TEST(inflated_and_decoupled_volumes_need_no_parent) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 4);
+        co_await s.fill("lvs/vol", 0, 4096, 1);
+        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/vol", "snapshot_name": "snap"})");
+        co_await s.call("bdev_lvol_clone", R"({"snapshot_name": "lvs/snap", "clone_name": "copy"})");
+        co_await s.call("bdev_lvol_inflate", R"({"name": "lvs/vol"})");
+        EXPECT_EQ(s.specific("lvs/vol")["thin_provision"], json::value(false));
+        EXPECT_EQ(s.specific("lvs/vol")["num_allocated_clusters"], json::value(4));
+        co_await s.call("bdev_lvol_decouple_parent", R"({"name": "lvs/copy"})");
+        EXPECT_EQ(s.specific("lvs/copy")["thin_provision"], json::value(true));
+        EXPECT_EQ(s.specific("lvs/copy")["num_allocated_clusters"], json::value(1));
+        EXPECT_EQ(s.specific("lvs/copy")["clone"], json::value(false));
+        EXPECT_TRUE(s.specific("lvs/snap")["clones"].is_null());
+        EXPECT_EQ(s.specific("lvs/snap")["snapshot"], json::value(true));
+        EXPECT_EQ(co_await s.code("bdev_lvol_delete", R"({"name": "lvs/snap"})"), 0);
+        co_await s.expect("lvs/vol", 0, bdev::pattern(4096, 1));
+        co_await s.expect("lvs/copy", 0, bdev::pattern(4096, 1));
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_decouple_parent", R"({"name": "lvs/copy"})"))
+                        .starts_with("-32602 Invalid argument"));
+        EXPECT_EQ(co_await s.code("bdev_lvol_inflate", R"({"name": "lvs/snap"})"), -19);
+    });
+}
+
+VOLUME_TEST(parents_can_be_changed) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        for (std::string name : {"a", "b"}) co_await s.make_volume(name, 2);
+        co_await s.fill("lvs/a", 0, 512, 1);
+        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/a", "snapshot_name": "snap"})");
+        auto set = [](life& l, std::string parent) {
+            return l.refusal("bdev_lvol_set_parent", R"({"lvol_name": "lvs/b", "parent_name": ")" + parent + R"("})");
+        };
+        EXPECT_EQ(co_await set(s, "lvs/snap"), "done");
+        co_await s.expect("lvs/b", 0, bdev::pattern(512, 1));
+        EXPECT_EQ(s.specific("lvs/b")["base_snapshot"], json::value("snap"));
+        EXPECT_TRUE((co_await set(s, "lvs/snap")).starts_with("-32602 File exists"));
+        EXPECT_TRUE((co_await set(s, "lvs/a")).starts_with("-32602 Invalid argument"));
+        EXPECT_TRUE((co_await set(s, "disk")).starts_with("-19 No such device"));
+    });
+}
+
+VOLUME_TEST(old_and_odd_names_find_a_volume) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        std::string id = co_await s.make_volume("vol", 1);
+        EXPECT_EQ(co_await s.code("bdev_lvol_delete", R"({"name": ")" + id + R"("})"), 0);
+        co_await s.make_volume("vol", 1);
+        EXPECT_EQ(co_await s.code("bdev_lvol_delete", R"({"name": "lvs/"})"), -19);
+        EXPECT_EQ(co_await s.code("bdev_lvol_get_lvols", R"({"lvs_name": "no"})"), -19);
+        EXPECT_EQ(co_await s.code("bdev_lvol_get_lvols", R"({"lvs_name": "lvs", "lvs_uuid": "x"})"), -22);
+        EXPECT_EQ((co_await s.call("bdev_lvol_get_lvols", R"({"lvs_name": "lvs"})")).items()->size(), 1u);
+    });
+}
+
+INSTANTIATE_TEST_SUITE_P(worlds, lvol_volumes_test, thread::every_world(), thread::world_name);
+
+}  // namespace
+}  // namespace varve::modules::lvol
