@@ -43,8 +43,12 @@ EXTERNAL_TEST(a_clone_shows_its_bdev_and_waits_for_it) {
         EXPECT_EQ(told["is_degraded"], json::value(true));
         EXPECT_EQ(told["is_esnap_clone"], json::value(true));
         EXPECT_FALSE(told["degraded_reason"].is_null());
+        // One that is not there can be deleted all the same.
+        EXPECT_EQ(co_await s.code("bdev_lvol_delete", R"({"name": "lvs/copy"})"), 0);
+        EXPECT_TRUE((co_await s.volume("copy")).is_null());
         co_await plug_golden(s);
-        EXPECT_EQ((co_await s.volume("copy"))["is_degraded"], json::value(false));
+        EXPECT_EQ((co_await s.volume("snap"))["is_degraded"], json::value(false));
+        EXPECT_EQ(co_await s.code("bdev_lvol_clone", R"({"snapshot_name": "lvs/snap", "clone_name": "copy"})"), 0);
         co_await s.expect("lvs/copy", 8, bdev::pattern(4096, 2));
         co_await s.expect("lvs/snap", 0, [] {
             auto all = bdev::pattern(8192, 1);

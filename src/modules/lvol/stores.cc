@@ -103,7 +103,7 @@ struct volumes::base {
     bdev::descriptor opened;
 };
 
-// Claimed: nobody else writes there from now on, whatever was opened before.
+// Claimed: nobody else writes there, or it cannot be had.
 result<volumes::base> volumes::open_base(std::string_view name) {
     base b{std::make_unique<volume_store::base_events>(), {}};
     auto handle = [this, e = b.events.get()](bdev::device_event what) {
@@ -113,7 +113,7 @@ result<volumes::base> volumes::open_base(std::string_view name) {
     };
     auto opened = _devices->open(name, bdev::open_mode::read_write, handle);
     if (!opened) return fail(std::move(opened).error());
-    VARVE_TRY(opened->claim(bdev::claim_type::exclusive_write, module_name));
+    VARVE_TRY(opened->claim(bdev::claim_type::read_many_write_one, module_name));
     b.opened = std::move(*opened);
     return b;
 }
@@ -234,6 +234,7 @@ task<uuid> volumes::create_store(store_creation how) {
         outcome = fail(errc::no_device, fmt::format("bdev {} has been removed", how.bdev_name));
     if (!outcome) {
         co_await made->_blobs->abandon();
+        co_await as_result(made->_blobs->base().zero(0, made->_blobs->geometry().md_page_size));
         co_await std::move(outcome);
     }
     keep(std::move(made));

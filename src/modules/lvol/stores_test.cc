@@ -79,6 +79,19 @@ STORE_TEST(making_one_can_be_refused) {
     });
 }
 
+// What somebody writes already is not ours to take.
+STORE_TEST(a_bdev_in_use_is_no_base) {
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        bdev::descriptor writer = co_await s.open("disk");
+        EXPECT_TRUE((co_await s.refusal("bdev_lvol_create_lvstore", R"({"bdev_name": "disk", "lvs_name": "lvs"})"))
+                        .starts_with("-1 Operation not permitted"));
+        writer.close();
+        EXPECT_EQ(co_await s.code("bdev_lvol_create_lvstore", R"({"bdev_name": "disk", "lvs_name": "lvs"})"), 0);
+        EXPECT_FALSE(s.open("disk").has_value());
+    });
+}
+
 STORE_TEST(renaming_a_store_renames_every_alias) {
     m.live([](life& s) -> task<> {
         co_await s.make_store();
