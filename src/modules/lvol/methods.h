@@ -9,10 +9,14 @@
 
 namespace varve::modules::lvol {
 
+class copies;
 class volumes;
 
 void add_store_methods(rpc::registry& to, volumes& all);
 void add_volume_methods(rpc::registry& to, volumes& all);
+void add_detail_methods(rpc::registry& to, volumes& all);
+void add_check_methods(rpc::registry& to, volumes& all);
+void add_copy_methods(rpc::registry& to, copies& of);
 
 // SPDK's methods answer at once with the errno when they refuse a request, but what fails later reaches the client
 // with a code of JSON-RPC's, -32602 for most; the text is the errno's in both cases. Clients know both.

@@ -73,15 +73,36 @@ task<> remove(volumes& all, name_params p) {
 
 struct snapshot_params {
     std::string lvol_name, snapshot_name;
+    std::optional<json::value> xattrs;
     static constexpr auto fields =
         std::tuple{rpc::required(&snapshot_params::lvol_name, "lvol_name", "UUID or alias of the lvol"),
-                   rpc::required(&snapshot_params::snapshot_name, "snapshot_name", "Name of the new snapshot")};
+                   rpc::required(&snapshot_params::snapshot_name, "snapshot_name", "Name of the new snapshot"),
+                   rpc::optional(&snapshot_params::xattrs, "xattrs",
+                                 "Attributes of the new snapshot: an object of names and texts")};
 };
+
+result<std::vector<blob::format::xattr>> xattrs_in(const std::optional<json::value>& given) {
+    std::vector<blob::format::xattr> out;
+    if (!given || given->is_null()) return out;
+    const json::object* members = given->members();
+    if (members == nullptr) return fail(error(errc::rpc_invalid_params, "Invalid parameters: xattrs is no object"));
+    for (const json::member& m : *members) {
+        const std::string* text = m.data.string();
+        if (text == nullptr || is_kept_by_us(m.name)) {
+            return fail(error(errc::rpc_invalid_params,
+                              fmt::format("Invalid parameters: xattrs.{}: {}", m.name,
+                                          text == nullptr ? "not a text" : "kept by the system itself")));
+        }
+        out.push_back({m.name, *text + '\0'});
+    }
+    return out;
+}
 
 task<std::string> snapshot(volumes& all, snapshot_params p) {
     volume* v = co_await all.find_served(p.lvol_name);
+    auto xattrs = co_await xattrs_in(p.xattrs);
     reserved_name name = co_await late(v->owner().reserve(p.snapshot_name));
-    co_return co_await late(co_await as_result(v->owner().snapshot(std::move(name), *v)));
+    co_return co_await late(co_await as_result(v->owner().snapshot(std::move(name), *v, std::move(xattrs))));
 }
 
 struct clone_params {

@@ -1,5 +1,6 @@
 #include "modules/lvol/module.h"
 
+#include "modules/lvol/copies.h"
 #include "modules/lvol/methods.h"
 #include "modules/lvol/volumes.h"
 
@@ -15,11 +16,15 @@ class lvol_module final : public bdev::module {
         _all.attach(devices);
         lvol::add_store_methods(methods, _all);
         lvol::add_volume_methods(methods, _all);
+        lvol::add_detail_methods(methods, _all);
+        lvol::add_check_methods(methods, _all);
+        lvol::add_copy_methods(methods, _copies);
     }
     task<> stop() override { return _all.stop(); }
 
   private:
     lvol::volumes _all;
+    lvol::copies _copies{_all};
 };
 
 }  // namespace

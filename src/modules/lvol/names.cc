@@ -70,4 +70,8 @@ uuid uuid_in(const xattr_map& xattrs) noexcept {
     return uuid::parse(std::string_view(*value).substr(0, 36)).value_or(uuid());
 }
 
+bool is_kept_by_us(std::string_view xattr) noexcept {
+    return xattr == "name" || xattr == "uuid" || xattr == checksum_xattr || xattr == long_name_xattr;
+}
+
 }  // namespace varve::modules::lvol

@@ -20,6 +20,8 @@ namespace varve::modules::lvol {
 
 constexpr std::size_t name_bytes_max = 255, spdk_name_bytes_max = 63;
 constexpr std::string_view long_name_xattr = "varve.name";
+// Of a snapshot: CRC-64 of its own clusters, eight bytes in the order of the host, as Longhorn keeps it.
+constexpr const char* checksum_xattr = "checksum";
 
 // errc::invalid for what no volume or store can be named.
 result<> check_name(std::string_view what, std::string_view name);
@@ -31,6 +33,9 @@ blob::format::xattr uuid_xattr(const uuid& id);
 
 // What a clone's metadata calls the bdev outside that it shows: the uuid's text with a zero.
 std::string external_id_of(const bdev::device& d);
+
+// Whether an attribute is not for users to set.
+bool is_kept_by_us(std::string_view xattr) noexcept;
 
 // Empty when there is none.
 std::string name_in(const blob::format::xattr_map& xattrs);

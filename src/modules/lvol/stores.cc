@@ -186,6 +186,7 @@ task<> volumes::name_and_check(volume_store& s, const std::optional<std::string>
 }
 
 volume_store& volumes::keep(std::unique_ptr<volume_store> s) {
+    s->_blobs->tie_to_clusters(checksum_xattr);
     s->_events->above = s.get();
     _stores.push_back(std::move(s));
     return *_stores.back();

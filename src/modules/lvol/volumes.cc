@@ -144,11 +144,12 @@ task<std::string> volume_store::create(reserved_name name, creation how) {
     co_return co_await bring(kept, _blobs->create(std::move(options)));
 }
 
-task<std::string> volume_store::snapshot(reserved_name name, volume& origin) {
+task<std::string> volume_store::snapshot(reserved_name name, volume& origin, std::vector<blob::format::xattr> more) {
     volume::use works = co_await origin.begin_use();
     reserved_name kept = std::move(name);
     blob::blob_ref b = co_await origin.open();
     auto xattrs = xattrs_of(kept, _all.devices().world().make_uuid());
+    xattrs.insert(xattrs.end(), more.begin(), more.end());
     co_return co_await bring(kept, _blobs->snapshot(b, std::move(xattrs)));
 }
 

@@ -135,7 +135,7 @@ class volume_store {
     };
     // Each makes a volume and gives the name of its bdev. What fails leaves nothing. errc::no_space, busy, invalid, io.
     task<std::string> create(reserved_name name, creation how);
-    task<std::string> snapshot(reserved_name name, volume& origin);
+    task<std::string> snapshot(reserved_name name, volume& origin, std::vector<blob::format::xattr> more = {});
     task<std::string> clone(reserved_name name, volume& snapshot);
     // A clone of a bdev outside. errc::invalid when its size is no multiple of a cluster's.
     task<std::string> clone_of_bdev(reserved_name name, bdev::device& parent);

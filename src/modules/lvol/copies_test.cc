@@ -1,0 +1,268 @@
+// What Longhorn's branch of SPDK adds: attributes, fragment maps, detaching, copies, checksums.
+#include "modules/lvol/copies.h"
+
+#include "modules/lvol/test_lvol.h"
+#include "thread/awaits.h"
+
+namespace varve::modules::lvol {
+namespace {
+
+class lvol_copies_test : public thread::in_every_world {};
+#define COPIES_TEST(name) LVOL_TEST(lvol_copies_test, name)
+
+constexpr uint64_t cluster_blocks = mib / 512;
+
+// "lvs/low" <- "lvs/high", read-only both: clusters 0 and 2 in low, 2 and 5 in high, of 8.
+task<> make_two(life& s) {
+    co_await s.make_store();
+    co_await s.make_volume("v", 8);
+    co_await s.fill("lvs/v", 0, mib, 1);
+    co_await s.fill("lvs/v", 2 * cluster_blocks, mib, 2);
+    co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/v", "snapshot_name": "low"})");
+    co_await s.fill("lvs/v", 2 * cluster_blocks, mib, 3);
+    co_await s.fill("lvs/v", 5 * cluster_blocks, 4096, 4);
+    co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/v", "snapshot_name": "high"})");
+}
+std::vector<std::byte> cluster_of(unsigned seed) { return bdev::pattern(mib, seed); }
+
+// A bit at a time, as the definition has it.
+uint64_t slow_crc(std::vector<std::byte> bytes, uint64_t before = 0) {
+    uint64_t state = ~before;
+    for (std::byte b : bytes) {
+        state ^= std::to_integer<uint64_t>(b);
+        for (int i = 0; i < 8; ++i) state = (state >> 1) ^ ((state & 1) != 0 ? 0xd800000000000000 : 0);
+    }
+    return ~state;
+}
+
+task<json::value> until_over(life& s, std::string method, uint64_t id) {
+    for (;;) {
+        json::value now = co_await s.call(method, fmt::format(R"({{"operation_id": {}}})", id));
+        if (now["state"] != json::value("in progress")) co_return now;
+        co_await yield();
+    }
+}
+
+task<uint64_t> begin(life& s, std::string method, std::string params) {
+    json::value started = co_await s.call(std::move(method), std::move(params));
+    co_return *started["operation_id"].unsigned_integer();
+}
+
+COPIES_TEST(keeps_attributes) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        co_await s.call("bdev_lvol_set_xattr", R"({"name": "lvs/v", "xattr_name": "a", "xattr_value": "b c"})");
+        EXPECT_EQ(
+            co_await s.refusal("bdev_lvol_set_xattr", R"({"name": "lvs/low", "xattr_name": "a", "xattr_value": "b"})"),
+            "-32602 Operation not permitted: metadata is read-only");
+        EXPECT_EQ(
+            co_await s.code("bdev_lvol_set_xattr", R"({"name": "lvs/v", "xattr_name": "uuid", "xattr_value": "b"})"),
+            -32602);
+        EXPECT_EQ(
+            co_await s.code("bdev_lvol_set_xattr", R"({"name": "lvs/no", "xattr_name": "a", "xattr_value": "b"})"),
+            -19);
+        co_await s.call("bdev_lvol_snapshot",
+                        R"({"lvol_name": "lvs/v", "snapshot_name": "s", "xattrs": {"by": "user", "at": "noon"}})");
+        EXPECT_EQ(co_await s.call("bdev_lvol_get_xattr", R"({"name": "lvs/s", "xattr_name": "at"})"),
+                  json::value("noon"));
+        for (auto bad : {R"([])", R"({"a": 1})", R"({"name": "x"})"}) {
+            EXPECT_EQ(
+                co_await s.code("bdev_lvol_snapshot",
+                                fmt::format(R"({{"lvol_name": "lvs/v", "snapshot_name": "t", "xattrs": {}}})", bad)),
+                -32602);
+        }
+        EXPECT_EQ(co_await s.refusal("bdev_lvol_get_xattr", R"({"name": "lvs/v", "xattr_name": "z"})"),
+                  "-32603 No such file or directory: lvol lvs/v has no xattr z");
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        EXPECT_EQ(co_await s.call("bdev_lvol_get_xattr", R"({"name": "lvs/v", "xattr_name": "a"})"),
+                  json::value("b c"));
+        EXPECT_EQ(co_await s.call("bdev_lvol_get_xattr", R"({"name": "lvs/v", "xattr_name": "name"})"),
+                  json::value("v"));
+    });
+}
+
+COPIES_TEST(tells_where_clusters_are) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        json::value all = co_await s.call("bdev_lvol_get_fragmap", R"({"name": "lvs/high"})");
+        EXPECT_EQ(all["fragmap"], json::value("JA=="));  // bits 2 and 5
+        EXPECT_EQ(all["num_clusters"], json::value(8));
+        EXPECT_EQ(all["num_allocated_clusters"], json::value(2));
+        EXPECT_EQ(all["cluster_size"], json::value(mib));
+        json::value part =
+            co_await s.call("bdev_lvol_get_fragmap", R"({"name": "lvs/low", "offset": 2097152, "size": 3145728})");
+        EXPECT_EQ(part["fragmap"], json::value("AQ=="));
+        EXPECT_EQ(part["num_clusters"], json::value(3));
+        for (auto bad :
+             {R"({"name": "lvs/low", "offset": 512})", R"({"name": "lvs/low", "size": 512})",
+              R"({"name": "lvs/low", "offset": 8388608, "size": 1048576})", R"({"name": "lvs/low", "offset": 1048576})",
+              R"({"name": "lvs/low", "offset": 18446744073708503040, "size": 2097152})"}) {
+            EXPECT_EQ(co_await s.code("bdev_lvol_get_fragmap", bad), -32602) << bad;
+        }
+    });
+}
+
+COPIES_TEST(leaves_its_parent) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        co_await s.call("bdev_lvol_detach_parent", R"({"name": "lvs/high"})");
+        co_await s.expect("lvs/high", 0, std::vector<std::byte>(mib));
+        co_await s.expect("lvs/high", 2 * cluster_blocks, cluster_of(3));
+        co_await s.expect("lvs/v", 2 * cluster_blocks, cluster_of(3));
+        EXPECT_EQ(s.specific("lvs/high")["clone"], json::value(false));
+        EXPECT_EQ(co_await s.code("bdev_lvol_detach_parent", R"({"name": "lvs/high"})"), -32602);
+    });
+}
+
+COPIES_TEST(copies_what_a_volume_has_itself) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        co_await s.plug(life::disk_properties("to", 8 * mib));
+        co_await s.fill("to", 0, 8 * mib, 9);
+        uint64_t id = co_await begin(s, "bdev_lvol_start_shallow_copy",
+                                     R"({"src_lvol_name": "lvs/high", "dst_bdev_name": "to"})");
+        EXPECT_EQ(co_await s.code("bdev_lvol_delete", R"({"name": "lvs/high"})"), -32603) << "it is being read";
+        json::value end = co_await until_over(s, "bdev_lvol_check_shallow_copy", id);
+        EXPECT_EQ(end["state"], json::value("complete"));
+        EXPECT_EQ(end["copied_clusters"], json::value(2));
+        EXPECT_EQ(end["total_clusters"], json::value(2));
+        EXPECT_EQ(co_await s.code("bdev_lvol_check_shallow_copy", fmt::format(R"({{"operation_id": {}}})", id)), -19)
+            << "told once";
+        auto untouched = bdev::pattern(8 * mib, 9);
+        co_await s.expect("to", 0, {untouched.begin(), untouched.begin() + 2 * mib});
+        co_await s.expect("to", 2 * cluster_blocks, cluster_of(3));
+        auto last = bdev::pattern(4096, 4);
+        last.resize(mib);
+        co_await s.expect("to", 5 * cluster_blocks, last);
+    });
+}
+
+COPIES_TEST(copies_some_clusters_and_unmaps_others) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        co_await s.plug(life::disk_properties("to", 8 * mib));
+        co_await s.fill("to", 0, 8 * mib, 9);
+        uint64_t id = co_await begin(s, "bdev_lvol_start_range_shallow_copy",
+                                     R"({"src_lvol_name": "lvs/high", "dst_bdev_name": "to", "clusters": [2, 3]})");
+        json::value end = co_await until_over(s, "bdev_lvol_check_shallow_copy", id);
+        EXPECT_EQ(end["copied_clusters"], json::value(1));
+        EXPECT_EQ(end["unmapped_clusters"], json::value(1));
+        auto wanted = bdev::pattern(8 * mib, 9);
+        std::ranges::copy(cluster_of(3), wanted.begin() + 2 * mib);
+        std::fill_n(wanted.begin() + 3 * mib, mib, std::byte{0});
+        co_await s.expect("to", 0, wanted);
+    });
+}
+
+COPIES_TEST(copies_all_that_shows) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        co_await s.plug(life::disk_properties("to", 8 * mib));
+        uint64_t id =
+            co_await begin(s, "bdev_lvol_start_deep_copy", R"({"src_lvol_name": "lvs/high", "dst_bdev_name": "to"})");
+        EXPECT_EQ(co_await s.code("bdev_lvol_check_shallow_copy", fmt::format(R"({{"operation_id": {}}})", id)), -19);
+        json::value end = co_await until_over(s, "bdev_lvol_check_deep_copy", id);
+        EXPECT_EQ(end["state"], json::value("complete"));
+        EXPECT_EQ(end["processed_clusters"], json::value(3));
+        co_await s.expect("to", 0, cluster_of(1));
+        co_await s.expect("to", 2 * cluster_blocks, cluster_of(3));
+    });
+}
+
+COPIES_TEST(refuses_copies_that_cannot_be) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        co_await s.plug(life::disk_properties("small", 7 * mib));
+        bdev::properties large_blocks = life::disk_properties("large", 8 * mib);
+        large_blocks.block_size = 4096;
+        large_blocks.num_blocks /= 8;
+        co_await s.plug(large_blocks);
+        auto copy = [&s](const char* from, const char* to) {
+            return s.refusal("bdev_lvol_start_shallow_copy",
+                             fmt::format(R"({{"src_lvol_name": "{}", "dst_bdev_name": "{}"}})", from, to));
+        };
+        EXPECT_EQ(co_await copy("lvs/no", "small"), "-19 No such device: there is no lvol bdev lvs/no");
+        EXPECT_EQ((co_await copy("lvs/v", "small")).substr(0, 31), "-32602 Operation not permitted:");
+        EXPECT_EQ((co_await copy("lvs/low", "no")).substr(0, 22), "-32602 No such device:");
+        EXPECT_EQ((co_await copy("lvs/low", "small")).substr(0, 24), "-32602 Invalid argument:");
+        EXPECT_EQ((co_await copy("lvs/low", "large")).substr(0, 24), "-32602 Invalid argument:");
+        EXPECT_EQ(co_await s.code("bdev_lvol_start_range_shallow_copy",
+                                  R"({"src_lvol_name": "lvs/low", "dst_bdev_name": "lvs/v", "clusters": [8]})"),
+                  -32602);
+    });
+}
+
+COPIES_TEST(ends_a_copy_when_a_bdev_goes) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        co_await s.plug(life::disk_properties("to", 8 * mib));
+        const std::string params = R"({"src_lvol_name": "lvs/high", "dst_bdev_name": "to"})";
+        uint64_t id = co_await begin(s, "bdev_lvol_start_shallow_copy", params);
+        co_await s.unplug("to");
+        json::value end = co_await until_over(s, "bdev_lvol_check_shallow_copy", id);
+        if (end["state"] == json::value("error")) {
+            EXPECT_EQ(end["error"].string()->substr(0, 14), "No such device");
+        }
+        co_await s.plug(life::disk_properties("to", 8 * mib));
+        id = co_await begin(s, "bdev_lvol_start_shallow_copy", params);
+        co_await s.unplug("disk");
+        end = co_await until_over(s, "bdev_lvol_check_shallow_copy", id);
+        EXPECT_EQ(s.find("lvs/high"), nullptr);
+    });
+}
+
+COPIES_TEST(sums_snapshots) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        const std::string high = R"({"name": "lvs/high"})", low = R"({"name": "lvs/low"})";
+        EXPECT_EQ(co_await s.code("bdev_lvol_get_snapshot_checksum", high), -19);
+        EXPECT_EQ(co_await s.refusal("bdev_lvol_register_snapshot_checksum", R"({"name": "lvs/v"})"),
+                  "-32603 Operation not permitted: lvs/v is not a snapshot");
+        co_await s.call("bdev_lvol_register_snapshot_checksum", low);
+        EXPECT_EQ(co_await s.code("bdev_lvol_get_snapshot_range_checksums",
+                                  R"({"name": "lvs/low", "cluster_start_index": 0, "cluster_count": 8})"),
+                  -19);
+        co_await s.call("bdev_lvol_register_snapshot_range_checksums", high);
+        auto last = bdev::pattern(4096, 4);
+        last.resize(mib);
+        EXPECT_EQ((co_await s.call("bdev_lvol_get_snapshot_checksum", high))["checksum"],
+                  json::value(slow_crc(last, slow_crc(cluster_of(3)))));
+        EXPECT_EQ((co_await s.call("bdev_lvol_get_snapshot_checksum", low))["checksum"],
+                  json::value(slow_crc(cluster_of(2), slow_crc(cluster_of(1)))));
+        json::value each =
+            co_await s.call("bdev_lvol_get_snapshot_range_checksums",
+                            R"({"name": "lvs/high", "cluster_start_index": 3, "cluster_count": 18446744073709551615})");
+        EXPECT_EQ(each, json::value(json::array{json::object{{"cluster_index", 5}, {"checksum", slow_crc(last)}}}));
+        EXPECT_EQ(co_await s.code("bdev_lvol_stop_snapshot_checksum", high), -2) << "nothing to stop";
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug("disk");
+        EXPECT_EQ((co_await s.call("bdev_lvol_get_snapshot_checksum", R"({"name": "lvs/low"})"))["checksum"],
+                  json::value(slow_crc(cluster_of(2), slow_crc(cluster_of(1)))));
+        co_await s.call("bdev_lvol_delete", R"({"name": "lvs/low"})");
+        EXPECT_EQ(co_await s.code("bdev_lvol_get_snapshot_checksum", R"({"name": "lvs/high"})"), -19)
+            << "it has more clusters now";
+    });
+}
+
+COPIES_TEST(checks_a_store_while_it_serves) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        json::value told = co_await s.call("bdev_lvol_check", R"({"lvs_name": "lvs"})");
+        EXPECT_EQ(told["clean"], json::value(true));
+        EXPECT_EQ(told["errors"], json::value(0));
+        EXPECT_EQ(co_await s.code("bdev_lvol_check", R"({"lvs_name": "no"})"), -19);
+        EXPECT_EQ(co_await s.code("bdev_lvol_check", "{}"), -22);
+        json::value jobs = co_await s.call("job_get_jobs");
+        EXPECT_EQ((*jobs.items())[0]["kind"], json::value("check"));
+        EXPECT_EQ((*jobs.items())[0]["state"], json::value("complete"));
+        EXPECT_EQ((*jobs.items())[0]["object"], json::value("lvs"));
+    });
+}
+
+INSTANTIATE_TEST_SUITE_P(worlds, lvol_copies_test, thread::every_world(), thread::world_name);
+
+}  // namespace
+}  // namespace varve::modules::lvol

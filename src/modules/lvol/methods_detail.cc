@@ -1,0 +1,112 @@
+// What Longhorn's branch of SPDK adds about one volume: its attributes, where it has clusters, and to leave its parent.
+#include <fmt/format.h>
+
+#include "modules/lvol/methods.h"
+#include "modules/lvol/names.h"
+#include "modules/lvol/volumes.h"
+#include "util/base64.h"
+
+namespace varve::modules::lvol {
+
+namespace {
+
+struct set_xattr_params {
+    std::string name, xattr_name, xattr_value;
+    static constexpr auto fields =
+        std::tuple{rpc::required(&set_xattr_params::name, "name", "UUID or alias of the lvol"),
+                   rpc::required(&set_xattr_params::xattr_name, "xattr_name", "Name of the attribute"),
+                   rpc::required(&set_xattr_params::xattr_value, "xattr_value", "Its value from now on")};
+};
+
+struct get_xattr_params {
+    std::string name, xattr_name;
+    static constexpr auto fields =
+        std::tuple{rpc::required(&get_xattr_params::name, "name", "UUID or alias of the lvol"),
+                   rpc::required(&get_xattr_params::xattr_name, "xattr_name", "Name of the attribute")};
+};
+
+struct name_params {
+    std::string name;
+    static constexpr auto fields = std::tuple{rpc::required(&name_params::name, "name", "UUID or alias of the lvol")};
+};
+
+struct fragmap_params {
+    std::string name;
+    uint64_t offset = 0, size = 0;
+    static constexpr auto fields =
+        std::tuple{rpc::required(&fragmap_params::name, "name", "UUID or alias of the lvol"),
+                   rpc::optional(&fragmap_params::offset, "offset", "Bytes from its beginning, whole clusters"),
+                   rpc::optional(&fragmap_params::size, "size", "Bytes, whole clusters; 0: the whole lvol")};
+};
+
+task<> set_xattr(volumes& all, set_xattr_params p) {
+    volume* v = co_await all.find_served(p.name);
+    if (is_kept_by_us(p.xattr_name)) {
+        co_await fail(error(errc::rpc_invalid_params,
+                            fmt::format("Invalid argument: {} is kept by the system itself", p.xattr_name)));
+    }
+    volume::use works = co_await v->begin_use();
+    blob::blob_ref b = co_await v->open();
+    p.xattr_value += '\0';  // as SPDK stores text
+    co_await late(co_await as_result(v->owner().blobs().set_xattr(b, p.xattr_name, p.xattr_value)));
+}
+
+result<std::string> get_xattr(volumes& all, get_xattr_params p) {
+    auto v = all.find(p.name);
+    if (!v) return fail(std::move(v).error());
+    const std::string* value = (*v)->state()->record.xattrs.find(p.xattr_name);
+    if (value == nullptr) {
+        return late(
+            result<std::string>(fail(errc::not_found, fmt::format("lvol {} has no xattr {}", p.name, p.xattr_name))),
+            errc::rpc_internal);
+    }
+    return value->substr(0, value->find('\0'));
+}
+
+result<json::value> get_fragmap(volumes& all, fragmap_params p) {
+    auto found = all.find_served(p.name);
+    if (!found) return fail(std::move(found).error());
+    const volume& v = **found;
+    const uint64_t size = v.owner().blobs().geometry().cluster_size;
+    const blob::layout& map = *v.state()->current;
+    const uint64_t whole = map.size * size;
+    const uint64_t bytes = p.size == 0 ? whole : p.size;
+    if (p.offset % size != 0 || bytes % size != 0 || p.offset > whole || bytes > whole - p.offset) {
+        return late(result<json::value>(
+            fail(errc::invalid, fmt::format("{} bytes at {} are not whole clusters of {} inside of the {} of {}", bytes,
+                                            p.offset, size, whole, p.name))));
+    }
+    const uint64_t first = p.offset / size, count = bytes / size;
+    std::vector<std::byte> bits((count + 7) / 8);
+    uint64_t allocated = 0;
+    for (uint64_t i = 0; i < count; ++i) {
+        if (map.at(first + i) == blob::no_cluster) continue;
+        bits[i / 8] |= std::byte{1} << (i % 8);
+        ++allocated;
+    }
+    return json::value(json::object{{"cluster_size", size},
+                                    {"num_clusters", count},
+                                    {"num_allocated_clusters", allocated},
+                                    {"fragmap", base64(bits)}});
+}
+
+task<> detach_parent(volumes& all, name_params p) {
+    volume* v = co_await all.find_served(p.name);
+    volume::use works = co_await v->begin_use();
+    blob::blob_ref b = co_await v->open();
+    co_await late(co_await as_result(v->owner().blobs().detach_parent(b)));
+}
+
+}  // namespace
+
+void add_detail_methods(rpc::registry& to, volumes& all) {
+    auto add = [&](const char* name, const char* text, auto f) { to.add(rpc::make_method(name, text, f).bind(all)); };
+    add("bdev_lvol_set_xattr", "Set an attribute of an lvol", set_xattr);
+    add("bdev_lvol_get_xattr", "An attribute of an lvol", get_xattr);
+    add("bdev_lvol_get_fragmap", "Which clusters an lvol has itself: a bit for each, the lowest first, in base64",
+        get_fragmap);
+    add("bdev_lvol_detach_parent", "Leave the parent; what the lvol has not written itself reads as zeroes then",
+        detach_parent);
+}
+
+}  // namespace varve::modules::lvol
