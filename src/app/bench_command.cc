@@ -130,10 +130,20 @@ class session {
     task<> work_through(Port port, unsigned index) {
         uint64_t share = _units / _told.size();
         env::buffer memory = co_await _threads.world().mem().allocate(worker<Port>::memory_needed(_how));
-        auto mine =
-            std::make_unique<worker<Port>>(port, _how, _disk, index * share, share, std::move(memory), *_told[index]);
+        std::optional<record> kept;
+        if (!_how.record_file.empty()) kept = co_await read_record();
+        auto mine = std::make_unique<worker<Port>>(port, _how, _disk, index * share, share, std::move(memory),
+                                                   *_told[index], kept ? &*kept : nullptr);
         co_await mine->run(thread::thread::current()->now() + static_cast<time_ns>(_how.seconds) * seconds);
         _outcomes[index] = mine->result();
+        if (kept) co_await _threads.world().write_text(_how.record_file, kept->to_text(_how.io_size));
+    }
+
+    varve::result<record> read_record() {
+        auto text = _threads.world().read_text(_how.record_file);
+        if (!text && text.error().code() == errc::not_found) return record(_units);
+        if (!text) return fail(std::move(text).error());
+        return record::from_text(*text, _units, _how.io_size);
     }
 
     template <class Start>
@@ -200,6 +210,7 @@ class session {
         for (auto& o : _outcomes) {
             _totals.latency_ns.merge(o.latency_ns);
             _totals.verified += o.verified;
+            _totals.wrong = _totals.wrong || o.wrong;
             if (_totals.first_failure.empty()) _totals.first_failure = o.first_failure;
         }
     }

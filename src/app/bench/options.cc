@@ -63,6 +63,9 @@ result<parsed> parse(const std::vector<std::string>& arguments) {
     app.add_option("--nvme", o.nvme,
                    "a namespace over NVMe/TCP instead: trtype:TCP traddr:A trsvcid:P subnqn:NQN [nsid:N]")
         ->type_name("TRID");
+    app.add_option("--record", o.record_file,
+                   "of verify: flush now and then, check first what earlier runs wrote, and note what this one does")
+        ->type_name("FILE");
     app.add_flag("--hdgst", o.header_digest, "NVMe/TCP header digests");
     app.add_flag("--ddgst", o.data_digest, "NVMe/TCP data digests");
     app.add_option("--seed", o.seed, "of the random addresses")->capture_default_str();
@@ -78,6 +81,8 @@ result<parsed> parse(const std::vector<std::string>& arguments) {
     } catch (const CLI::ParseError& e) {
         return fail(error(errc::invalid, e.what()));
     }
+    if (!o.record_file.empty() && (o.load != workload::verify || !o.cpus.empty()))
+        return fail(error(errc::invalid, "--record goes with -w verify and one processor"));
     if (!o.nvme.empty() && (!o.config_file.empty() || !o.bdev.empty()))
         return fail(error(errc::invalid, "--nvme does not go with -c or -T"));
     return out;

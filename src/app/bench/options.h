@@ -32,6 +32,7 @@ struct options {
     std::string config_file;     // makes the bdevs
     std::string bdev;            // empty: the first
     std::string nvme;            // a transport id instead of a bdev
+    std::string record_file;     // of verify: what was written, from one run to the next
     bool header_digest = false, data_digest = false;
     uint64_t seed = 1;
     bool json = false, quiet = false, busy_poll = false;

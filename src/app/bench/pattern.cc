@@ -36,21 +36,26 @@ void fill(std::span<std::byte> data, uint64_t offset, uint64_t generation, uint6
 }
 
 std::optional<std::string> check(std::span<const std::byte> data, uint64_t offset, uint64_t generation, uint64_t seed) {
+    return check(data, offset, {generation, generation}, seed);
+}
+
+std::optional<std::string> check(std::span<const std::byte> data, uint64_t offset, generations any, uint64_t seed) {
     for (std::size_t at = 0; at + unit <= data.size(); at += unit) {
         sector s;
         std::memcpy(&s, data.data() + at, unit);
         auto wrong = [&](std::string what) { return fmt::format("byte {} of the disk: {}", offset + at, what); };
         if (s.magic != magic || s.seed != seed) {
             bool zeroes = std::ranges::all_of(data.subspan(at, unit), [](std::byte b) { return b == std::byte{}; });
+            if (zeroes && any.first == 0) continue;
             return wrong(zeroes ? "zeroes instead of what was written" : "foreign data");
         }
         if (s.offset != offset + at) return wrong(fmt::format("misplaced: this was written to byte {}", s.offset));
-        if (s.generation != generation)
-            return wrong(fmt::format("{}: write number {} instead of {}",
-                                     s.generation < generation ? "stale" : "from the future", s.generation,
-                                     generation));
+        if (s.generation < any.first || s.generation > any.last)
+            return wrong(fmt::format("{}: write number {} instead of {}{}",
+                                     s.generation < any.first ? "stale" : "from the future", s.generation, any.first,
+                                     any.last == any.first ? "" : fmt::format(" to {}", any.last)));
         for (std::size_t i = 0; i < std::size(s.body); ++i)
-            if (s.body[i] != word(s.offset, generation, seed, i))
+            if (s.body[i] != word(s.offset, s.generation, seed, i))
                 return wrong(fmt::format("torn at byte {} of the sector", 32 + i * 8));
     }
     return std::nullopt;

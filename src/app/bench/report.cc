@@ -64,7 +64,10 @@ std::string as_json(const options& how, const geometry& disk, const totals& t) {
                      {"iops", rate},
                      {"mibps", mebibytes(rate * how.io_size)},
                      {"latency_us", std::move(latency)}};
-    if (how.load == workload::verify) out.add("verified", t.verified);
+    if (how.load == workload::verify) {
+        out.add("verified", t.verified);
+        out.add("wrong", t.wrong);
+    }
     if (!t.first_failure.empty()) out.add("first_failure", t.first_failure);
     return json::write(out, 2) + "\n";
 }

@@ -12,6 +12,7 @@ namespace varve::app::bench {
 
 struct totals {
     uint64_t ios = 0, errors = 0, verified = 0;
+    bool wrong = false;  // something was read that was never written, or is gone
     time_ns took = 0;
     metrics::histogram latency_ns{10};
     std::string first_failure;

@@ -11,6 +11,7 @@
 #include "app/bench/options.h"
 #include "app/bench/pattern.h"
 #include "app/bench/port.h"
+#include "app/bench/record.h"
 #include "env/memory.h"
 #include "metrics/histogram.h"
 #include "thread/thread.h"
@@ -26,14 +27,16 @@ struct outcome {
     metrics::histogram latency_ns{10};
     std::string first_failure;
     uint64_t verified = 0;
+    bool wrong = false;  // something was read that cannot be
 };
 
 template <class Port>
 class worker {
   public:
-    // Units [first, first + count) of io_size are this worker's. The buffers are made here.
+    // Units [first, first + count) of io_size are this worker's. The buffers are made here. `kept`: of all units, or
+    // null.
     worker(Port port, const options& how, const geometry& disk, uint64_t first, uint64_t count, env::buffer memory,
-           progress& told)
+           progress& told, record* kept = nullptr)
         : _port(port),
           _how(how),
           _disk(disk),
@@ -42,6 +45,7 @@ class worker {
           _blocks(how.io_size / disk.block_size),
           _random(how.seed * 0x9e3779b97f4a7c15 + first + 1),
           _memory(std::move(memory)),
+          _record(kept),
           _told(told) {
         _depth = static_cast<unsigned>(std::min<uint64_t>(how.depth, _load_is_verify() ? count : how.depth));
         _slots = std::make_unique<slot[]>(_depth);
@@ -49,11 +53,14 @@ class worker {
             slot& s = _slots[i];
             s.of = this;
             s.index = i;
+            s.unseen = i;
             s.data = _memory.data() + static_cast<std::size_t>(i) * how.io_size;
             Port::bind(s);
         }
         if (_load_is_verify()) {
             _generations.resize(count);
+            if (_record != nullptr) _generations = _record->issued;
+            _fresh.resize(count);
             _last_written.resize(_depth);
         }
         _ended.of = this;
@@ -89,6 +96,9 @@ class worker {
         uint64_t unit = 0;
         unsigned index = 0;
         bdev::op what = bdev::op::read;
+        bool looks = false;  // at what an earlier run wrote
+        uint64_t unseen = 0;
+        record::writes in_flush;
         void finished(bool ok) noexcept { of->finished(*this, ok); }
     };
 
@@ -155,16 +165,33 @@ class worker {
         _port.go(s, s.what, whole_disk ? 0 : (_first + s.unit) * _blocks, whole_disk ? 0 : _blocks, _how.io_size);
     }
 
-    // After each write comes a read of something this slot wrote before, usually something else.
+    // First what earlier runs wrote; then, after each write, a read of something this slot wrote before, usually
+    // something else.
     void choose_verify(slot& s) noexcept {
+        while (s.unseen < _count && (_record == nullptr || _record->issued[s.unseen] == 0)) s.unseen += _depth;
+        s.looks = s.unseen < _count;
+        if (s.looks) {
+            s.unit = s.unseen;
+            s.unseen += _depth;
+            s.what = bdev::op::read;
+            return;
+        }
+        constexpr uint64_t flush_one_in = 40;
+        if (_record != nullptr && s.what != bdev::op::flush && below(flush_one_in) == 0) {
+            s.what = bdev::op::flush;
+            s.in_flush = std::exchange(_record->acknowledged, {});
+            return;
+        }
         uint64_t mine = (_count - s.index + _depth - 1) / _depth;
         s.unit = below(mine) * _depth + s.index;
         bool was_write = s.what == bdev::op::write;
-        if (was_write && _generations[s.unit] == 0) s.unit = _last_written[s.index];
+        if (was_write && !_fresh[s.unit]) s.unit = _last_written[s.index];
         s.what = was_write ? bdev::op::read : bdev::op::write;
         if (s.what == bdev::op::write) {
             _last_written[s.index] = s.unit;
             fill({s.data, _how.io_size}, offset_of(s), ++_generations[s.unit], _how.seed);
+            if (_record != nullptr) _record->issued[s.unit] = _generations[s.unit];
+            _fresh[s.unit] = true;
         }
     }
     uint64_t offset_of(const slot& s) const noexcept { return (_first + s.unit) * _how.io_size; }
@@ -175,7 +202,7 @@ class worker {
         _told.ios.store(_told.ios.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
         if (!ok) [[unlikely]]
             failed(s, Port::failure(s.request));
-        if (_load_is_verify() && ok && s.what == bdev::op::read) [[unlikely]]
+        if (_load_is_verify() && ok) [[unlikely]]
             verify(s);
         if (now < _deadline && !_broken) [[likely]]
             return next(s);
@@ -183,9 +210,16 @@ class worker {
     }
 
     void verify(slot& s) noexcept {
+        if (s.what == bdev::op::write && _record != nullptr)
+            _record->acknowledged.emplace_back(s.unit, _generations[s.unit]);
+        if (s.what == bdev::op::flush && _record != nullptr) _record->flushed(s.in_flush);
+        if (s.what != bdev::op::read) return;
         ++_outcome.verified;
-        if (auto wrong = check({s.data, _how.io_size}, offset_of(s), _generations[s.unit], _how.seed))
+        generations any{s.looks ? _record->safe[s.unit] : _generations[s.unit], _generations[s.unit]};
+        if (auto wrong = check({s.data, _how.io_size}, offset_of(s), any, _how.seed)) {
+            _outcome.wrong = true;
             failed(s, *wrong);
+        }
     }
 
     // Errors are counted and the first is told; after the first wrong byte nothing more is written over the evidence.
@@ -211,6 +245,8 @@ class worker {
     env::buffer _memory;
     std::unique_ptr<slot[]> _slots;
     std::vector<uint64_t> _generations, _last_written;
+    std::vector<bool> _fresh;  // written in this run
+    record* const _record;
     struct ended_work : work {
         worker* of = nullptr;
     };
