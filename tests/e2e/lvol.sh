@@ -55,6 +55,8 @@ export_tcp "$nqn" lvs/vol > /dev/null
 load 1 2 > /dev/null
 rpc bdev_lvol_snapshot '{"lvol_name": "lvs/vol", "snapshot_name": "snap"}' > /dev/null
 rpc bdev_lvol_clone '{"snapshot_name": "lvs/snap", "clone_name": "copy"}' > /dev/null
+[ "$(rpc bdev_get_bdevs '{"name": "lvs/snap"}' | field '[0]["supported_io_types"]["write"]')" = False ] ||
+    fail "a snapshot seems to be writable"
 rpc nvmf_subsystem_add_ns '{"nqn": "'"$nqn"'", "namespace": {"bdev_name": "lvs/copy"}}' > /dev/null
 load 1 1 > /dev/null
 load 2 1 > /dev/null

@@ -39,7 +39,7 @@ constexpr auto io_types = std::to_array<std::pair<const char*, op>>({{"read", op
 json::object supported_io_types(const device& d) {
     json::object out;
     for (const auto& [name, o] : io_types) {
-        bool yes = o != op::count && d.offers(o);
+        bool yes = o != op::count && d.offers(o) && d.supports(o);
         if (o == op::reset || o == op::write_zeroes) yes = d.supports(o);
         if (std::string_view(name) == "abort") yes = d.props().can_abort;
         out.add(name, yes);
