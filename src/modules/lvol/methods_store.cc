@@ -67,9 +67,8 @@ task<std::string> create(volumes& all, create_params p) {
     co_await check_name("lvs_name", p.lvs_name);
     auto how = co_await plan(all, p);
     auto outcome = co_await as_result(all.create_store(std::move(how)));
-    const bool at_once =
-        !outcome && (outcome.error().code() == errc::exists || outcome.error().code() == errc::invalid ||
-                     outcome.error().code() == errc::not_permitted || outcome.error().code() == errc::no_device);
+    const errc why = outcome ? errc::ok : outcome.error().code();
+    const bool at_once = why == errc::exists || why == errc::not_permitted || why == errc::no_device;
     if (!at_once) outcome = late(std::move(outcome));
     uuid made = co_await std::move(outcome);
     co_return made.to_string();
