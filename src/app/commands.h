@@ -15,6 +15,7 @@ int serve_command(const arguments& args);
 int rpc_command(const arguments& args);
 int bench_command(const arguments& args);
 int fsck_command(const arguments& args);
+int jobs_command(const arguments& args);
 int blob_command(const arguments& args);
 int sim_command(const arguments& args);
 int version_command(const arguments& args);
@@ -28,6 +29,7 @@ struct command {
 inline constexpr command commands[] = {
     {"serve", "serve disks: the storage daemon, driven by JSON-RPC", serve_command},
     {"rpc", "call a method of a running server", rpc_command},
+    {"jobs", "show long operations of a running server, and pause, slow or end them", jobs_command},
     {"bench", "load a bdev or an NVMe/TCP namespace and say how fast it answered", bench_command},
     {"fsck", "check a store of volumes on a file or device, and repair it", fsck_command},
     {"blob", "print what is in a store of volumes", blob_command},

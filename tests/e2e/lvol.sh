@@ -101,6 +101,12 @@ done
 start_server -c "$work/config.json"
 same "after SIGKILL"
 load 1 1 > /dev/null
+rpc bdev_lvol_decouple_parent '{"name": "lvs/copy"}' > /dev/null
+"$VARVE" jobs -s "$sock" > "$work/jobs"
+grep -Eq "^ +1  .*complete .*lvs/copy" "$work/jobs" || fail "jobs: $(cat "$work/jobs")"
+! "$VARVE" jobs -s "$sock" cancel 1 2> "$work/jobs" || fail "a job that has ended was cancelled"
+grep -q "job 1 has ended" "$work/jobs" || fail "jobs: $(cat "$work/jobs")"
+[ "$(rpc bdev_lvol_check '{"lvs_name": "lvs"}' | field '["errors"]')" = 0 ] || fail "the check found errors"
 rpc bdev_lvol_delete '{"name": "lvs/copy"}' > /dev/null
 rpc bdev_lvol_delete '{"name": "lvs/snap"}' > /dev/null
 [ "$(rpc bdev_lvol_get_lvols | field '.__len__()')" = 2 ] || fail "what was deleted is there"

@@ -8,7 +8,7 @@
 #include <iterator>
 
 #include "app/commands.h"
-#include "app/store_file.h"
+#include "app/fsck/store_file.h"
 #include "blob/check/journal.h"
 #include "blob/check/report.h"
 #include "json/write.h"

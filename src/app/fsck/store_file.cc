@@ -1,4 +1,4 @@
-#include "app/store_file.h"
+#include "app/fsck/store_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
