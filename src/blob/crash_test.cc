@@ -40,7 +40,10 @@ class trial {
     good_run run(Fault fault) {
         good_run seen;
         auto outcome = _machine.live([&](life& l) -> task<> {
-            auto s = co_await store::init(l.devices, l.base(), small);
+            co_await l.external.add("golden", 6 * cluster, 5);
+            init_options how = small;
+            how.externals = &l.external;
+            auto s = co_await store::init(l.devices, l.base(), how);
             co_await _what.prepare(l, *s);
             seen.before = co_await describe(l, *s);
             seen.first = _machine.disk().ops_issued();
@@ -63,7 +66,8 @@ class trial {
         std::string text;
         EXPECT_EQ(fsck(_machine.disk(), false), "");
         auto outcome = _machine.live([&](life& l) -> task<> {
-            auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+            co_await l.external.add("golden", 6 * cluster, 5);
+            auto s = co_await store::load(l.devices, l.base(), {.trim = false, .externals = &l.external});
             text = co_await describe(l, *s);
             expect_sound(*s);
             blob_id id = co_await s->create({.clusters = 2, .xattrs = {{"long", std::string(3000, 'l')}}});
@@ -71,7 +75,7 @@ class trial {
             co_await s->unload();
             s.reset();
             EXPECT_EQ(fsck(_machine.disk(), true), "");
-            s = co_await store::load(l.devices, l.base(), {.trim = false});
+            s = co_await store::load(l.devices, l.base(), {.trim = false, .externals = &l.external});
             expect_sound(*s);
             EXPECT_EQ(co_await describe(l, *s), with_one_more);
             co_await s->remove(id);
@@ -178,6 +182,10 @@ task<> a_clone_of_a_shrunk_origin(life& l, store& s) {
     co_await a_snapshot(l, s);
     blob_ref b = co_await s.open(first_blob(s));
     co_await s.resize(b, 2);
+}
+task<> an_external_clone(life& l, store& s) {
+    blob_id id = co_await s.create({.clusters = 6, .xattrs = {{"name", "e"}}, .external = "golden"});
+    co_await write_pattern(l, s, id, 20, 20, 'e');
 }
 task<> take_snapshot(life&, store& s) {
     blob_ref b = co_await s.open(first_blob(s));
@@ -290,6 +298,37 @@ const operation operations[] = {
          co_await s.set_parent(b, snapshot);
      }},
     {"remove a clone", one_snapshot, [](life&, store& s) -> task<> { co_await s.remove(first_blob(s)); }},
+    {"create a clone of a device", some_blobs,
+     [](life&, store& s) -> task<> { co_await s.create({.clusters = 6, .external = "golden"}); }},
+    {"set an external parent", one_snapshot,
+     [](life&, store& s) -> task<> {
+         blob_ref b = co_await s.open(first_blob(s));
+         co_await s.set_external_parent(b, "golden");
+     }},
+    {"set an internal parent instead of an external",
+     [](life& l, store& s) -> task<> {
+         co_await a_snapshot(l, s);
+         co_await an_external_clone(l, s);
+     },
+     [](life&, store& s) -> task<> {
+         blob_ref b = co_await s.open(s.blobs()[2]), snapshot = co_await s.open(second_blob(s));
+         co_await s.set_parent(b, snapshot);
+     }},
+    {"snapshot a clone of a device", an_external_clone, take_snapshot},
+    {"remove a snapshot that is a clone of a device",
+     [](life& l, store& s) -> task<> {
+         co_await an_external_clone(l, s);
+         co_await take_snapshot(l, s);
+     },
+     [](life&, store& s) -> task<> { co_await s.remove(second_blob(s)); }},
+    {"inflate a clone of a device", an_external_clone,
+     [](life&, store& s) -> task<> {
+         blob_ref b = co_await s.open(first_blob(s));
+         jobs::job j;
+         co_await s.inflate(b, j);
+     }},
+    {"first writes to a clone of a device", an_external_clone,
+     [](life& l, store& s) -> task<> { co_await write_pattern(l, s, first_blob(s), 3, 50, 'w'); }, false},
     {"first writes to a clone", one_snapshot,
      [](life& l, store& s) -> task<> { co_await write_pattern(l, s, first_blob(s), 3, 8, 'w'); }, false},
 };

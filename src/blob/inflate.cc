@@ -80,7 +80,9 @@ task<> store::detach_parent(blob_ref& ref) {
     blob_state& b = ref.state();
     operation mine = co_await begin_on(b);
     if (!b.record.may_be_changed()) co_await fail(errc::not_permitted, "it has features unknown here");
-    if (b.parent == nullptr) co_await fail(errc::invalid, fmt::format("blob 0x{:x} has no parent", b.id));
+    if (b.parent == nullptr && !b.is_external_clone()) {
+        co_await fail(errc::invalid, fmt::format("blob 0x{:x} has no parent", b.id));
+    }
     auto still = co_await freeze(b);
     auto held = co_await b.md.lock();
     co_await begin_change();
@@ -88,6 +90,8 @@ task<> store::detach_parent(blob_ref& ref) {
     revision r = revise(b);
     r.record.xattrs.erase(_tied);
     r.record.internal_xattrs.erase(format::xattr_parent);
+    r.record.internal_xattrs.erase(format::xattr_external_parent);
+    r.record.flags.invalid &= ~format::invalid_flag::external_snapshot;
     co_await commit(b, r);
     change_parent(b, nullptr, nullptr, nullptr);
 }

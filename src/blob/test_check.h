@@ -34,6 +34,7 @@ inline task<std::string> describe(life& l, store& s) {
         for (const auto& x : b.record.xattrs)
             xattrs.insert(fmt::format(" {}={}*{}", x.name, x.value.substr(0, 9), x.value.size()));
         for (const std::string& x : xattrs) text += x;
+        if (b.current->external != nullptr) text += " on " + b.current->external->id();
         if (b.set_aside()) text += " SET ASIDE " + b.damage;
         text += " :";
         if (!b.set_aside()) {

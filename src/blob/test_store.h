@@ -15,6 +15,7 @@
 
 #include "bdev/awaits.h"
 #include "bdev/registry.h"
+#include "bdev/test_device.h"
 #include "blob/store.h"
 #include "env/sim/disk/disk.h"
 #include "env/sim/lone_world.h"
@@ -124,9 +125,34 @@ class blob_device final : public bdev::device {
     blob_ref blob;
 };
 
+// Devices outside of the store, named by their ids: memory with a pattern.
+struct outside final : external_devices {
+    explicit outside(bdev::registry& in) : devices(in) {}
+    result<bdev::descriptor> open_external(std::string_view id, bdev::event_handler on_event) override {
+        auto d = devices.open(id, bdev::open_mode::read_only, std::move(on_event));
+        if (d) VARVE_TRY(d->claim(bdev::claim_type::read_many_write_none, "blob"));
+        return d;
+    }
+    void external_lost(std::string_view id) noexcept override { lost += id; }
+    task<bdev::ram_device*> add(std::string id, uint64_t bytes, unsigned seed, uint32_t block = 512) {
+        bdev::properties p;
+        p.name = id;
+        p.block_size = block;
+        p.num_blocks = bytes / block;
+        auto made = std::make_unique<bdev::ram_device>(p);
+        made->blocks = bdev::pattern(bytes, seed);
+        bdev::ram_device* d = made.get();
+        co_await devices.add(std::move(made));
+        co_return d;
+    }
+
+    bdev::registry& devices;
+    std::string lost;
+};
+
 // A system that runs on the machine, from power-on to its end.
 struct life {
-    explicit life(thread::runtime& rt) : devices(rt) {}
+    explicit life(thread::runtime& rt) : devices(rt), external(devices) {}
     bdev::descriptor base() { return *devices.open("base", bdev::open_mode::read_write, {}); }
 
     // A bdev of the blob, open; closed by close().
@@ -146,6 +172,7 @@ struct life {
     }
 
     bdev::registry devices;
+    outside external;
 };
 
 class sim_machine {
