@@ -151,6 +151,26 @@ task<> at_the_edges(bdev_system& s) {
               list({{3, most - 3}, {most, most}, {2 * half, 2}}));
 }
 
+task<> zeroing_in_one_piece(bdev_system& s) {
+    properties how{.name = "vast",
+                   .num_blocks = 1000,
+                   .offered = as_a_blob,
+                   .optimal_io_boundary = 8,
+                   .split_on_boundary = true,
+                   .zeroing_crosses_boundary = true};
+    using list = std::vector<noted>;
+    for (op o : {op::unmap, op::write_zeroes}) {
+        EXPECT_EQ(co_await parts_of(s, how, o, 3, 990, status::ok), list({{3, 990}}));
+    }
+    how.max_unmap_blocks = 500;
+    EXPECT_EQ(co_await parts_of(s, how, op::unmap, 3, 990, status::ok), list({{3, 500}, {503, 490}}));
+    EXPECT_EQ(co_await parts_of(s, how, op::flush, 0, 0, status::ok), list({{0, 0}}));
+}
+TEST(boundary, zeroing_may_cross_it) {
+    bdev_system s(thread::world_kind::epoll);
+    s.run(zeroing_in_one_piece(s));
+}
+
 TEST(boundary, devices_with_more_blocks_than_32_bits_can_count) {
     bdev_system s(thread::world_kind::epoll);
     s.run(at_the_edges(s));

@@ -46,8 +46,9 @@ struct properties {
     uint32_t alignment = 1;            // bytes, a power of two: of memory and lengths in iovecs; others are bounced
     uint32_t optimal_io_boundary = 0;  // blocks; 0: none
     bool split_on_boundary = false;    // requests must not cross it (a power of two)
-    uint32_t max_blocks = 0;           // of one read or write; 0: no limit. Longer ones are split
-    uint32_t max_segments = 0;         // iovecs of one request; 0: no limit
+    bool zeroing_crosses_boundary = false;  // but unmap and write_zeroes may
+    uint32_t max_blocks = 0;                // of one read or write; 0: no limit. Longer ones are split
+    uint32_t max_segments = 0;              // iovecs of one request; 0: no limit
     uint32_t max_unmap_blocks = 0, max_write_zeroes_blocks = 0, max_copy_blocks = 0;  // 0: no limit
     uint32_t atomic_blocks = 0;  // blocks compared and written atomically; 0: one
 

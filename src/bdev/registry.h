@@ -73,6 +73,9 @@ class registry {
         device* _device = nullptr;
     };
     task<frozen> freeze(device& d);
+    // Returns when every request that was in the device at the call has ended; new ones are not kept waiting. Not from
+    // inside such a request. errc::no_device when the device is being removed.
+    task<> drain(device& d);
     // Recalls what can be recalled, waits for the rest, lets the module reset, goes on. Also as op::reset on a channel.
     task<> reset(device& d);
 

@@ -93,7 +93,10 @@ TEST_IN_WORLDS(threads_test, share_a_device) {
 task<> disturb(bdev_system& s, ram_device& d, bool& stop) {
     device_state& state = device_state::of_device(d);
     for (unsigned n = 0; !stop; ++n) {
-        switch (n % 6) {
+        switch (n % 7) {
+            case 6:
+                co_await s.devices.drain(d);
+                break;
             case 0: {
                 registry::frozen held = co_await s.devices.freeze(d);
                 co_await yield();

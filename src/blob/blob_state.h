@@ -25,6 +25,12 @@ struct mapping {
     std::optional<error> failed;
 };
 
+// Those who wait for one cluster of a blob.
+struct wish {
+    std::vector<errand*> requests;
+    event over;  // for operations that have no request
+};
+
 struct blob_state {
     blob_state(store& s, blob::format::blob_id i) : owner(s), id(i) {}
 
@@ -50,10 +56,16 @@ struct blob_state {
     bdev::device* device = nullptr;  // what serves it, for freezing
 
     // --- first writes
-    std::map<uint64_t, std::vector<errand*>> wanted;  // cluster index -> requests that wait for it
+    std::map<uint64_t, wish> wanted;  // by cluster index
     std::vector<mapping*> to_map;
     bool mapping_runs = false;
     std::set<uint64_t> unsaved_extents;  // indices of extent pages that differ from the media
+
+    // --- clusters it has given up (discard.cc)
+    std::vector<uint32_t> leaving;   // the media may still name them
+    std::vector<uint32_t> departed;  // requests may still be under way to them
+    bool releasing = false;          // somebody sees to those
+    mutex chores;                    // held by whoever does something for the store in the background
 
     bool set_aside() const noexcept { return !damage.empty(); }
     bool thin() const noexcept { return record.thin(); }

@@ -38,10 +38,15 @@ void blob_channel::uncommon(io& r, uint64_t index) noexcept {
         if (!_blob.unsaved.load(std::memory_order_acquire)) return _base->submit(r);
         return send(r, 0, errand::purpose::flush);
     }
+    if (r.operation == op::unmap || r.operation == op::write_zeroes) return zero(r, index);
     const layout& l = *_slot.load(std::memory_order_acquire);
     if (index >= l.size) return bdev::complete_later(r, status::out_of_range);
     uint32_t cluster = l.at(index);
     if (cluster == no_cluster) return absent(r, index, find_source(&l, index));
+    go_down(r, index, cluster);
+}
+
+void blob_channel::go_down(io& r, uint64_t index, uint32_t cluster) noexcept {
     r.lba += (uint64_t{cluster} - index) * _cluster_blocks;
     if ((r.flags & io::fua) != 0 && r.operation != op::read && _blob.unsaved.load(std::memory_order_acquire)) {
         r.push(forced_written, this);  // the data is safe then; where it lies must be, too
@@ -68,14 +73,23 @@ void blob_channel::absent(io& r, uint64_t index, source from) noexcept {
                 }
             }
             return bdev::complete_later(r, status::ok);
-        case op::unmap:  // there is nothing of its own to give up
-            return bdev::complete_later(r, status::ok);
-        case op::write_zeroes:
-            if (from.is_zeroes()) return bdev::complete_later(r, status::ok);
-            [[fallthrough]];
         default:
             return send(r, index, errand::purpose::cluster);
     }
+}
+
+void blob_channel::zero(io& r, uint64_t index) noexcept {
+    const layout& l = *_slot.load(std::memory_order_acquire);
+    const uint64_t last = cluster_of(r.lba + r.blocks - 1);
+    if (last >= l.size) return bdev::complete_later(r, status::out_of_range);
+    if (index != last || r.blocks == _cluster_blocks) return send(r, index, errand::purpose::zero);
+    if (uint32_t cluster = l.at(index); cluster != no_cluster) return go_down(r, index, cluster);
+    if (r.operation == op::write_zeroes && !find_source(&l, index).is_zeroes()) {
+        return send(r, index, errand::purpose::cluster);
+    }
+    // There is nothing of its own to give up; but perhaps only since a moment ago, and the media does not know yet.
+    if (_blob.unsaved.load(std::memory_order_acquire)) return send(r, index, errand::purpose::zero);
+    bdev::complete_later(r, status::ok);
 }
 
 external_channel& blob_channel::channel_of(external_parent& p) {
@@ -124,7 +138,7 @@ void blob_channel::returned(errand& e) noexcept {
     errand::purpose what = e.what;
     e.next_free = _free;
     _free = &e;
-    if (outcome != status::ok || what == errand::purpose::flush) return bdev::complete(r, outcome);
+    if (outcome != status::ok || what != errand::purpose::cluster) return bdev::complete(r, outcome);
     do_submit(r);
 }
 
@@ -147,6 +161,7 @@ bdev::properties blob_ref::properties(std::string name) const {
     // The largest power of two that divides a cluster: a request inside it is inside the cluster.
     p.optimal_io_boundary = cluster_blocks & (~cluster_blocks + 1);
     p.split_on_boundary = true;
+    p.zeroing_crosses_boundary = true;
     p.numa_id = base.numa_id;
     p.frames = static_cast<uint8_t>(base.frames + 2);
     return p;

@@ -2,7 +2,8 @@
 //   reads of what it does not have   come from the snapshot or device below, or are zeroes
 //   writes to what it does not have  wait while the store's thread gives it a cluster with the contents it had, then
 //                                    go the common way
-// Every request lies in one cluster (properties: optimal_io_boundary).
+//   unmap and write-zeroes           of part of a cluster go down; of more are the store's business (discard.cc)
+// Every other request lies in one cluster (properties: optimal_io_boundary).
 #pragma once
 
 #include <memory>
@@ -24,7 +25,7 @@ struct errand : work {
     bdev::io* request = nullptr;
     blob_state* blob = nullptr;
     uint64_t index = 0;  // cluster of the blob
-    enum class purpose : uint8_t { cluster, flush } what = purpose::cluster;
+    enum class purpose : uint8_t { cluster, flush, zero } what = purpose::cluster;
     bdev::status outcome = bdev::status::ok;
     errand* next_free = nullptr;
 };
@@ -41,6 +42,8 @@ class blob_channel final : public bdev::channel {
     void do_submit(bdev::io& r) noexcept override;
     void uncommon(bdev::io& r, uint64_t index) noexcept;
     void absent(bdev::io& r, uint64_t index, source from) noexcept;
+    void zero(bdev::io& r, uint64_t index) noexcept;
+    void go_down(bdev::io& r, uint64_t index, uint32_t cluster) noexcept;
     void send(bdev::io& r, uint64_t index, errand::purpose what) noexcept;
     void returned(errand& e) noexcept;
     static void forced_written(bdev::io& r, void* self) noexcept;

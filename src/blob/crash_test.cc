@@ -192,6 +192,27 @@ task<> take_snapshot(life&, store& s) {
     co_await s.snapshot(b, {{"name", "new"}});
 }
 
+task<> full_thin(life& l, store& s) {
+    co_await s.create({.clusters = 700, .thin = true});
+    for (uint64_t at : {0, 8160}) co_await write_pattern(l, s, first_blob(s), at, 96, 'f');  // in two extent pages
+}
+// Whole clusters, and parts at both ends. What is flushed stays.
+task<> zero(life& l, store& s, bool zeroes) {
+    auto d = co_await l.serve(s, first_blob(s));
+    result<> outcome;
+    {
+        auto io = d.channel();
+        for (uint64_t at : {10, 8170}) {
+            if (!outcome) continue;
+            outcome = co_await as_result(zeroes ? bdev::write_zeroes(*io, at, 64) : bdev::unmap(*io, at, 64));
+        }
+        if (outcome) outcome = co_await as_result(bdev::flush(*io));
+    }
+    d.close();
+    co_await l.stop_serving(first_blob(s));
+    co_await std::move(outcome);
+}
+
 const operation operations[] = {
     {"create the first", nothing, [](life&, store& s) -> task<> { co_await s.create({.clusters = 2}); }},
     {"create thick", some_blobs,
@@ -329,6 +350,15 @@ const operation operations[] = {
      }},
     {"first writes to a clone of a device", an_external_clone,
      [](life& l, store& s) -> task<> { co_await write_pattern(l, s, first_blob(s), 3, 50, 'w'); }, false},
+    {"unmap clusters", full_thin, [](life& l, store& s) { return zero(l, s, false); }, false},
+    {"write zeroes to clusters", full_thin, [](life& l, store& s) { return zero(l, s, true); }, false},
+    {"write zeroes to clusters of a clone",
+     [](life& l, store& s) -> task<> {
+         co_await full_thin(l, s);
+         co_await take_snapshot(l, s);
+         co_await write_pattern(l, s, first_blob(s), 40, 30, 'z');
+     },
+     [](life& l, store& s) { return zero(l, s, true); }, false},
     {"first writes to a clone", one_snapshot,
      [](life& l, store& s) -> task<> { co_await write_pattern(l, s, first_blob(s), 3, 8, 'w'); }, false},
 };

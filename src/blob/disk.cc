@@ -31,14 +31,13 @@ task<> disk::flush() {
 }
 
 task<> disk::zero(uint64_t offset, uint64_t length) {
+    return unmap_zeroes() ? unmap(offset, length) : write_zeroes(offset, length);
+}
+
+task<> disk::write_zeroes(uint64_t offset, uint64_t length) {
     for (uint64_t end = offset + length; offset < end;) {
         uint64_t here = std::min(end - offset, zero_bytes_max);
-        auto blocks = static_cast<uint32_t>(block(here));
-        if (unmap_zeroes()) {
-            co_await bdev::unmap(*_channel, block(offset), blocks);
-        } else {
-            co_await bdev::write_zeroes(*_channel, block(offset), blocks);
-        }
+        co_await bdev::write_zeroes(*_channel, block(offset), static_cast<uint32_t>(block(here)));
         offset += here;
     }
 }

@@ -66,6 +66,7 @@ class disk {
     // Zeroes, by unmapping if that makes them: in pieces of at most `zero_bytes_max`.
     task<> zero(uint64_t offset, uint64_t length);
     task<> unmap(uint64_t offset, uint64_t length);
+    task<> write_zeroes(uint64_t offset, uint64_t length);
     static constexpr uint64_t zero_bytes_max = 256 << 20;
 
     uint64_t flushes() const noexcept { return _flushes; }

@@ -20,6 +20,7 @@ namespace {
 
 constexpr uint64_t per_page = format::clusters_per_extent_page;
 constexpr uint64_t copy_bytes = 1024 * 1024;
+constexpr time_ns save_delay = 1000 * milliseconds;
 
 bdev::status status_for(const error& e) noexcept {
     switch (e.code()) {
@@ -29,6 +30,8 @@ bdev::status status_for(const error& e) noexcept {
             return bdev::status::no_memory;
         case errc::no_device:
             return bdev::status::no_device;
+        case errc::invalid:  // the blob has become smaller
+            return bdev::status::out_of_range;
         case errc::read_only:
         case errc::not_permitted:
             return bdev::status::read_only;
@@ -49,50 +52,60 @@ void store::want(errand& e) noexcept {
         };
         return background(whole(*this, b, e));
     }
+    if (e.what == errand::purpose::zero) {
+        auto whole = [](store& s, blob_state& of, errand& asked) -> task<> {
+            result<> outcome = co_await as_result(s.zero(of, *asked.request));
+            asked.outcome = outcome ? bdev::status::ok : status_for(outcome.error());
+            asked.from->come_back(asked);
+        };
+        return background(whole(*this, b, e));
+    }
     auto [at, first] = b.wanted.try_emplace(e.index);
-    at->second.push_back(&e);
+    at->second.requests.push_back(&e);
     if (first) background(serve(b, e.index));
 }
 
 task<> store::serve(blob_state& b, uint64_t index) {
     result<> outcome = fail(errc::read_only);
-    if (!b.read_only()) outcome = co_await as_result(give_cluster(b, index));
+    if (!b.read_only()) outcome = co_await as_result(give_cluster(b, index, false));
     answer(b, index, outcome);
 }
 
 void store::answer(blob_state& b, uint64_t index, const result<>& outcome) noexcept {
     auto waiting = b.wanted.extract(index);
-    for (errand* e : waiting.mapped()) {
+    waiting.mapped().over.set();
+    for (errand* e : waiting.mapped().requests) {
         e->outcome = outcome ? bdev::status::ok : status_for(outcome.error());
         e->from->come_back(*e);
     }
 }
 
 // For operations that want a cluster and have no request.
-task<> store::ensure_cluster(blob_state& b, uint64_t index) {
+task<> store::ensure_cluster(blob_state& b, uint64_t index, bool blank) {
     while (b.current->at(index) == no_cluster) {
         if (auto [at, first] = b.wanted.try_emplace(index); first) {
-            result<> outcome = co_await as_result(give_cluster(b, index));
+            result<> outcome = co_await as_result(give_cluster(b, index, blank));
             answer(b, index, outcome);
             co_await std::move(outcome);
         } else {
-            co_await yield();  // somebody's first write is at it
+            co_await at->second.over.wait();  // somebody's first write is at it
         }
     }
 }
 
-task<> store::give_cluster(blob_state& b, uint64_t index) {
+task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
     if (b.current->at(index) != no_cluster) co_return;  // meanwhile
     co_await begin_change();
     taken mine(_space);
     bool clean = false;
     uint32_t cluster = co_await take_cluster(mine, clean);
-    co_await fill(cluster, index, find_source(b.current.get(), index), clean);
+    co_await fill(cluster, index, blank ? source() : find_source(b.current.get(), index), clean);
     if (_disk.has_cache()) {
         b.current->put(index, cluster);
         b.unsaved_extents.insert(index / per_page);
         b.unsaved.store(true, std::memory_order_release);
         ++b.allocated;
+        save_soon();
     } else {
         co_await map(b, index, cluster);
     }
@@ -172,12 +185,13 @@ task<> store::commit_mappings(blob_state& b, const std::vector<mapping*>& batch,
     for (auto& [extent, clusters] : contents) {
         if (uint32_t page = b.extent_pages[extent]; page != 0) {
             r.also.push_back({page, extent_page(b, extent, std::move(clusters))});
-        } else {
+        } else if (std::ranges::any_of(clusters, [](uint32_t c) { return c != no_cluster; })) {
             co_await add_extent_page(r, extent, std::move(clusters));
             root_changes = true;
         }
     }
     if (root_changes) co_return co_await commit(b, r);
+    if (r.also.empty()) co_return co_await _disk.flush();  // mapped and given up since the last save
     co_await _commits->commit(std::move(r.also));
 }
 
@@ -185,23 +199,28 @@ task<> store::commit_mappings(blob_state& b, const std::vector<mapping*>& batch,
 
 task<> store::save(blob_state& b) {
     auto held = co_await b.md.lock();
-    if (b.unsaved_extents.empty()) co_return co_await _disk.flush();
+    if (b.unsaved_extents.empty()) {
+        saved(b);
+        co_return co_await _disk.flush();
+    }
     co_await save_locked(b);  // flushes, too
 }
 
 task<> store::save_locked(blob_state& b) {
     while (!b.unsaved_extents.empty()) {
         std::set<uint64_t> extents;
-        while (!b.unsaved_extents.empty() && extents.size() < _commits->round_max() - 1) {
+        const bool runs = !b.record.uses_extent_table;  // written all at once
+        while (!b.unsaved_extents.empty() && (runs || extents.size() < _commits->round_max() - 1)) {
             extents.insert(b.unsaved_extents.extract(b.unsaved_extents.begin()));
         }
         result<> outcome = co_await as_result(commit_mappings(b, {}, extents));
         if (!outcome) {
             b.unsaved_extents.merge(extents);
+            save_soon();
             co_await std::move(outcome);
         }
     }
-    b.unsaved.store(false, std::memory_order_release);
+    saved(b);
 }
 
 task<> store::save_all() {
@@ -210,6 +229,30 @@ task<> store::save_all() {
             co_await save(*found->second);
         }
     }
+}
+
+void store::save_soon() noexcept {
+    if (_save_timer.running() || _stopping) return;
+    _save.of = this;
+    _save.run = [](work& w) noexcept {
+        store& s = *static_cast<saving&>(w).of;
+        s.background(s.save_now());
+    };
+    _save_timer.start(save_delay);
+}
+
+task<> store::save_now() {
+    ++_releases;  // what was given up is released then
+    for (blob_id id : blobs()) {
+        auto found = _blobs.find(id);
+        if (found == _blobs.end() || !found->second->unsaved.load(std::memory_order_relaxed)) continue;
+        blob_state& b = *found->second;
+        auto mine = co_await b.chores.lock();
+        if (find(id) == &b) co_await as_result(save(b));  // what fails is tried again in a while
+    }
+    --_releases;
+    _more_room.set();
+    _more_room.reset();
 }
 
 task<> store::flush(blob_ref& b) { return save(b.state()); }

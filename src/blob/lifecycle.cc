@@ -24,14 +24,47 @@ task<> store::clear(std::vector<uint32_t> clusters) {
     }
 }
 
+namespace {
+
+// Sets an event when some time has passed.
+class alarm : work {
+  public:
+    alarm(event& rings, time_ns after) : _rings(rings), _timer(*this) {
+        run = [](work& w) noexcept {
+            auto& me = static_cast<alarm&>(w);
+            me._over = true;
+            me._rings.set();
+            me._rings.reset();
+        };
+        _timer.start(after);
+    }
+    bool over() const noexcept { return _over; }
+
+  private:
+    event& _rings;
+    bool _over = false;
+    thread::timer _timer;
+};
+
+// What is being released waits for requests, and this may be for one of them.
+constexpr time_ns release_wait = 500 * milliseconds;
+
+}  // namespace
+
 task<uint32_t> store::take_cluster(taken& mine, bool& clean) {
+    if (uint32_t c = _space.take_cluster(clean); c != no_cluster) {
+        mine.add_cluster(c);
+        co_return c;
+    }
+    alarm patience(_more_room, release_wait);
     for (;;) {
         if (uint32_t c = _space.take_cluster(clean); c != no_cluster) {
             mine.add_cluster(c);
             co_return c;
         }
-        if (!_space.in_hand()) co_await fail(errc::no_space, "no cluster is free");
-        co_await _trimmed.wait();
+        const bool comes = _releases != 0 && !patience.over();
+        if (!_space.in_hand() && !comes) co_await fail(errc::no_space, "no cluster is free");
+        co_await _more_room.wait();
     }
 }
 
@@ -92,6 +125,7 @@ task<blob_id> store::create(blob_options how) {
 }
 
 void store::free_blob_space(blob_state& b, const layout& l) noexcept {
+    free_given_up(b);
     for (uint32_t page : b.record.pages) _space.free_page(page);
     for (uint32_t page : b.extent_pages) {
         if (page != 0) _space.free_page(page);
@@ -132,10 +166,13 @@ task<> store::remove(blob_id id) {
             if (of != nullptr) --of->opens;
         }
     } closing{&b};
+    auto alone = co_await b.chores.lock();
     auto held = co_await b.md.lock();
     co_await begin_change();
     co_await clear_root(id);  // COMMIT POINT
+    b.unsaved_extents.clear();
     held.release();
+    alone.release();
     forget(b);
 }
 

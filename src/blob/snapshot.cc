@@ -122,6 +122,7 @@ task<blob_id> store::clone(blob_ref& ref, std::vector<format::xattr> xattrs) {
 task<> store::merge_into_clone(blob_state& snapshot) {
     blob_state& clone = *snapshot.clones.front();
     operation one = co_await begin_on(snapshot), other = co_await begin_on(clone);
+    auto alone = co_await snapshot.chores.lock();
     if (clone.record.access() == format::blob_access::data_only) co_await fail(errc::not_permitted);
     auto held = co_await snapshot.md.lock();
     co_await begin_change();
@@ -207,6 +208,7 @@ void store::drop_merged(blob_state& snapshot, const layout& merged,
     for (uint64_t i = 0; i < its.size; ++i) {
         if (uint32_t c = its.at(i); c != no_cluster && merged.at(i) != c) _space.free_cluster(c);
     }
+    free_given_up(snapshot);
     auto node = _blobs.extract(snapshot.id);
     retire(std::move(node.mapped()));
     start_trimming();

@@ -168,6 +168,7 @@ task<> store::unload() {
         if (b->opens != 0 || b->busy) co_await fail(errc::busy, fmt::format("blob 0x{:x} is in use", id));
     }
     co_await save_all();
+    _save_timer.cancel();
     if (!std::exchange(_stopping, true)) {
         co_await _tasks.close();
         co_await _commits->stop();
@@ -175,6 +176,7 @@ task<> store::unload() {
     }
     if (_super.clean) co_return;
     co_await _commits->finish();
+    for (auto& [id, b] : _blobs) free_given_up(*b);
     co_await write_masks();
     co_await _disk.flush();
     format::super_block next = _super;
@@ -183,6 +185,7 @@ task<> store::unload() {
 }
 
 task<> store::abandon() {
+    _save_timer.cancel();
     if (std::exchange(_stopping, true)) co_return;
     co_await _tasks.close();
     if (_commits) co_await _commits->stop();

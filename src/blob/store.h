@@ -92,7 +92,7 @@ class blob_ref {
     std::unique_ptr<bdev::channel> open_channel() const;
     // The device made of it, once it is registered, null when it is about to be removed: it is frozen while the blob's
     // clusters change hands. One device a blob.
-    void serve_through(bdev::device* d) noexcept { _blob->device = d; }
+    void serve_through(bdev::device* d) noexcept;
 
     blob_state& state() const noexcept { return *_blob; }
 
@@ -191,6 +191,8 @@ class store {
 
     // --- for channels: a request that waits for its cluster; store's thread
     void want(errand& e) noexcept;
+    // Nobody has a channel of the blob any more.
+    void no_requests(blob_state& b) noexcept;
     thread::thread& home() const noexcept { return _home; }
 
   private:
@@ -284,10 +286,10 @@ class store {
     task<> end_externals();
 
     // First writes (first_write.cc).
-    task<> ensure_cluster(blob_state& b, uint64_t index);
+    task<> ensure_cluster(blob_state& b, uint64_t index, bool blank = false);
     task<> serve(blob_state& b, uint64_t index);
     void answer(blob_state& b, uint64_t index, const result<>& outcome) noexcept;
-    task<> give_cluster(blob_state& b, uint64_t index);
+    task<> give_cluster(blob_state& b, uint64_t index, bool blank);
     task<> fill(uint32_t cluster, uint64_t index, source from, bool clean);
     task<uint32_t> take_cluster(taken& mine, bool& clean);
     task<> map(blob_state& b, uint64_t index, uint32_t cluster);
@@ -297,6 +299,22 @@ class store {
     task<> save_locked(blob_state& b);  // b.md is held
     task<> save_all();
     task<> trim();
+    // Mappings that nobody flushes are saved after a while.
+    void save_soon() noexcept;
+    task<> save_now();
+
+    // Unmap and write-zeroes (discard.cc).
+    struct zeroing;
+    task<> zero(blob_state& b, const bdev::io& r);
+    void plan(zeroing& z) const noexcept;
+    bool releases(const blob_state& b, uint64_t index) const noexcept;
+    void give_up(blob_state& b, uint64_t index, uint32_t cluster);
+    task<> zero_below(zeroing& z);
+    task<> zero_after_filling(blob_state& b, uint64_t at, uint64_t bytes);
+    void saved(blob_state& b);
+    void start_release(blob_state& b);
+    task<> release(blob_state& b);
+    void free_given_up(blob_state& b) noexcept;
 
     bdev::registry& _devices;
     thread::thread& _home;
@@ -315,7 +333,12 @@ class store {
     std::string _tied;
     bool _trimming = false;
     bool _stopping = false;
-    event _trimmed;
+    event _more_room;        // pulsed: clusters have become free, or the trimmer has given some back
+    unsigned _releases = 0;  // under way: clusters will become free
+    struct saving : work {
+        store* of = nullptr;
+    } _save;
+    thread::timer _save_timer{_save};
     gate _tasks;
 };
 

@@ -72,6 +72,9 @@ inline void expect_sound(const store& s) {
             EXPECT_TRUE(s.room().cluster_used(c)) << "cluster " << c << " is taken for free";
         }
         EXPECT_EQ(allocated, b.allocated);
+        for (const std::vector<uint32_t>* away : {&b.leaving, &b.departed}) {
+            for (uint32_t c : *away) EXPECT_TRUE(clusters.insert(c).second) << "cluster " << c << " was given up twice";
+        }
         for (uint32_t p : b.record.pages) EXPECT_TRUE(pages.insert(p).second) << "page " << p << " has two owners";
         for (uint32_t p : b.extent_pages) {
             if (p != 0) EXPECT_TRUE(pages.insert(p).second) << "page " << p << " has two owners";

@@ -21,8 +21,8 @@ task<> store::trim() {
         if (r.count == 0) break;
         result<> outcome = co_await as_result(_disk.unmap(r.first * size, r.count * size));
         _space.give_back(r, static_cast<bool>(outcome));
-        _trimmed.set();
-        _trimmed.reset();
+        _more_room.set();
+        _more_room.reset();
         if (!outcome) break;  // whoever needs a cluster clears it himself, and hears of it
     }
     _trimming = false;

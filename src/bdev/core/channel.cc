@@ -191,7 +191,8 @@ void channel_core::carry_out(io& r) noexcept {
 part_limits channel_core::limits_of(op o) const noexcept {
     const properties& p = device.of.props();
     part_limits limits;
-    if (p.split_on_boundary) limits.boundary = p.optimal_io_boundary;
+    const bool crosses = p.zeroing_crosses_boundary && (o == op::unmap || o == op::write_zeroes);
+    if (p.split_on_boundary && !crosses) limits.boundary = p.optimal_io_boundary;
     limits.segments = p.max_segments;
     switch (o) {
         case op::unmap:

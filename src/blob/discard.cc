@@ -1,0 +1,184 @@
+// Unmap and write-zeroes. Whole clusters of a thin blob, where zeroes would show without them, are given up; everything
+// else becomes zeroes where it lies. Where a parent would show, a cluster stays the blob's: what was unmapped must not
+// bring back what is older.
+//
+// The life of a cluster that is given up:
+//   1. its entry in the map becomes none: nobody finds it any more. Who writes there gets another;
+//   2. the extent page is saved, together with whatever else waits: at once where the device has no volatile cache, so
+//      that what was answered stays so, and with the next flush (or a little later) where it has one;
+//   3. every request that was in the blob's device then has ended: they may have found it before 1. Nothing is kept
+//      waiting for that;
+//   4. it is free.
+// When 2 fails, the cluster stays nobody's until a later save.
+#include <algorithm>
+
+#include "blob/channel.h"
+#include "blob/store.h"
+#include "thread/awaits.h"
+
+namespace varve::blob {
+
+namespace {
+
+constexpr uint64_t per_page = format::clusters_per_extent_page;
+constexpr uint64_t clusters_per_slice = 4096;  // looked at before others have their turn
+constexpr unsigned fills_at_once = 16;
+
+// What shows where the blob has nothing.
+source source_below(const layout& l, uint64_t index) noexcept {
+    if (l.below == nullptr) return {no_cluster, l.external};
+    return find_source(l.below->load(std::memory_order_acquire), index);
+}
+
+}  // namespace
+
+struct store::zeroing {
+    struct piece {
+        uint64_t at, bytes;
+    };
+    blob_state& b;
+    uint64_t at, end;  // bytes of the blob; at: the next to be looked at
+    bool must_be_zeroes;
+    std::vector<piece> below = {};   // of the device, to be zeroed there
+    std::vector<piece> absent = {};  // of the blob, where a parent shows
+    std::vector<std::pair<uint64_t, uint32_t>> given_up = {};
+};
+
+bool store::releases(const blob_state& b, uint64_t index) const noexcept {
+    // A long operation counts on what is there.
+    return b.thin() && !b.busy && !b.read_only() && source_below(*b.current, index).is_zeroes();
+}
+
+void store::give_up(blob_state& b, uint64_t index, uint32_t cluster) {
+    b.unsaved.store(true, std::memory_order_release);  // before anybody finds nothing
+    b.unsaved_extents.insert(b.unsaved_extents.end(), index / per_page);
+    b.leaving.push_back(cluster);
+    b.current->put(index, no_cluster);
+    --b.allocated;
+}
+
+// The next clusters: which are given up, which zeroed where they are. Nothing else happens meanwhile.
+void store::plan(zeroing& z) const noexcept {
+    const uint64_t size = _super.layout.cluster_size;
+    for (uint64_t n = 0; n < clusters_per_slice && z.at < z.end; ++n) {
+        const uint64_t index = z.at / size, offset = z.at % size, here = std::min(size - offset, z.end - z.at);
+        const uint32_t cluster = z.b.current->at(index);
+        if (cluster == no_cluster) {
+            if (z.must_be_zeroes && !find_source(z.b.current.get(), index).is_zeroes())
+                z.absent.push_back({z.at, here});
+        } else if (here == size && releases(z.b, index)) {
+            z.given_up.emplace_back(index, cluster);
+        } else {
+            const uint64_t where = cluster * size + offset;
+            if (!z.below.empty() && z.below.back().at + z.below.back().bytes == where) {
+                z.below.back().bytes += here;
+            } else {
+                z.below.push_back({where, here});
+            }
+        }
+        z.at += here;
+    }
+}
+
+task<> store::zero(blob_state& b, const bdev::io& r) {
+    const uint64_t block = _disk.block_size();
+    zeroing z{b, r.lba * block, (r.lba + r.blocks) * block, r.operation == bdev::op::write_zeroes};
+    if (z.end > b.current->size * _super.layout.cluster_size) co_await fail(errc::invalid);
+    co_await begin_change();
+    for (;;) {
+        plan(z);
+        for (auto [index, cluster] : z.given_up) give_up(b, index, cluster);
+        z.given_up.clear();
+        co_await zero_below(z);
+        if (z.at == z.end) break;
+        co_await yield();
+    }
+    if (!b.unsaved.load(std::memory_order_relaxed) && (r.flags & bdev::io::fua) == 0) co_return;
+    if (!_disk.has_cache() || (r.flags & bdev::io::fua) != 0) co_return co_await save(b);
+    save_soon();
+}
+
+task<> store::zero_below(zeroing& z) {
+    for (const zeroing::piece& p : std::exchange(z.below, {})) {
+        co_await (z.must_be_zeroes ? _disk.write_zeroes(p.at, p.bytes) : _disk.unmap(p.at, p.bytes));
+    }
+    if (z.absent.empty()) co_return;
+    semaphore slots(fills_at_once);
+    crew all;
+    auto one = [](store& s, blob_state& b, zeroing::piece p, semaphore::units) -> task<> {
+        co_await s.zero_after_filling(b, p.at, p.bytes);
+    };
+    for (const zeroing::piece& p : z.absent) {
+        auto slot = co_await slots.acquire();
+        if (!all.failed()) all.start(one(*this, z.b, p, std::move(slot)));
+    }
+    z.absent.clear();
+    co_await all.done();
+}
+
+// The parent's data is not copied where all of it is to be zeroes; somebody else's first write may have done so.
+task<> store::zero_after_filling(blob_state& b, uint64_t at, uint64_t bytes) {
+    const uint64_t size = _super.layout.cluster_size, index = at / size;
+    while (b.current->at(index) == no_cluster) co_await ensure_cluster(b, index, bytes == size);
+    co_await _disk.write_zeroes(b.current->at(index) * size + at % size, bytes);
+}
+
+// --- what was given up becomes free
+
+// No extent page differs from the media.
+void store::saved(blob_state& b) {
+    b.unsaved.store(false, std::memory_order_release);
+    if (b.leaving.empty()) return;
+    b.departed.insert(b.departed.end(), b.leaving.begin(), b.leaving.end());
+    b.leaving.clear();
+    start_release(b);
+}
+
+void store::no_requests(blob_state& b) noexcept { start_release(b); }
+
+void store::start_release(blob_state& b) {
+    if (b.departed.empty() || b.releasing || _stopping) return;
+    b.releasing = true;
+    ++_releases;
+    background(release(b));
+}
+
+task<> store::release(blob_state& b) {
+    auto mine = co_await b.chores.lock();
+    while (!b.departed.empty()) {
+        const std::vector<uint32_t> clusters = std::exchange(b.departed, {});
+        result<> drained;
+        if (b.device != nullptr) drained = co_await as_result(_devices.drain(*b.device));
+        if (!drained) {  // the device is going; afterwards there is nothing to wait for
+            b.departed.insert(b.departed.end(), clusters.begin(), clusters.end());
+            if (b.device != nullptr) break;
+            continue;
+        }
+        for (std::size_t i = 0; i < clusters.size(); ++i) {
+            _space.free_cluster(clusters[i]);
+            if ((i + 1) % clusters_per_slice == 0) co_await yield();
+        }
+        _more_room.set();
+        _more_room.reset();
+        start_trimming();
+    }
+    --_releases;
+    b.releasing = false;
+    _more_room.set();
+    _more_room.reset();
+}
+
+// Nothing on the media names them, and no channel is there.
+void store::free_given_up(blob_state& b) noexcept {
+    for (std::vector<uint32_t>* from : {&b.leaving, &b.departed}) {
+        for (uint32_t c : *from) _space.free_cluster(c);
+        from->clear();
+    }
+}
+
+void blob_ref::serve_through(bdev::device* d) noexcept {
+    _blob->device = d;
+    if (d == nullptr) _blob->owner.no_requests(*_blob);
+}
+
+}  // namespace varve::blob
