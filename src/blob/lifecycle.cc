@@ -10,6 +10,7 @@ namespace varve::blob {
 
 namespace {
 constexpr uint64_t per_page = format::clusters_per_extent_page;
+constexpr uint64_t clusters_at_once = 16384;  // freed before others have their turn
 constexpr uint64_t extent_pages_for(uint64_t clusters) { return (clusters + per_page - 1) / per_page; }
 }  // namespace
 
@@ -124,25 +125,32 @@ task<blob_id> store::create(blob_options how) {
     co_return id;
 }
 
-void store::free_blob_space(blob_state& b, const layout& l) noexcept {
-    free_given_up(b);
-    for (uint32_t page : b.record.pages) _space.free_page(page);
-    for (uint32_t page : b.extent_pages) {
-        if (page != 0) _space.free_page(page);
-    }
-    for (uint64_t i = 0; i < l.size; ++i) {
-        if (uint32_t c = l.at(i); c != no_cluster) _space.free_cluster(c);
-    }
-}
-
 // The blob is in no metadata any more: nothing of it can fail from here.
-void store::forget(blob_state& b) noexcept {
-    free_blob_space(b, *b.current);
+std::unique_ptr<blob_state> store::forget(blob_state& b) noexcept {
     if (b.parent != nullptr) std::erase(b.parent->clones, &b);
     auto node = _blobs.extract(b.id);
-    retire(std::move(node.mapped()));
     let_go_of_externals();
+    return std::move(node.mapped());
+}
+
+// The root page last: another blob gets the same id then.
+task<> store::free_space_of(std::unique_ptr<blob_state> b, jobs::job* progress) {
+    gate::holder here = _tasks.enter();  // what is unloaded has it free
+    if (progress != nullptr) progress->expect(b->allocated);
+    free_given_up(*b);
+    const layout& l = *b->current;
+    for (uint64_t i = 0; i < l.size; ++i) {
+        uint32_t c = l.at(i);
+        if (c != no_cluster) _space.free_cluster(c);
+        if (c != no_cluster && progress != nullptr) progress->did();
+        if ((i + 1) % clusters_at_once == 0) co_await yield();
+    }
+    for (uint32_t page : b->extent_pages) {
+        if (page != 0) _space.free_page(page);
+    }
+    for (uint32_t page : b->record.pages) _space.free_page(page);
     start_trimming();
+    retire(std::move(b));
 }
 
 task<> store::clear_root(blob_id id) {
@@ -151,14 +159,15 @@ task<> store::clear_root(blob_id id) {
     return _commits->commit(std::move(root));
 }
 
-task<> store::remove(blob_id id) {
+task<> store::remove(blob_id id, jobs::job* progress) {
     blob_state& b = *co_await find_blob(id);
+    if (b.set_aside()) co_return co_await remove_damaged(b);
     if (b.opens != 0) co_await fail(errc::busy, fmt::format("blob 0x{:x} is open", id));
     if (b.clones.size() > 1) {
         co_await fail(errc::busy, fmt::format("blob 0x{:x} has {} clones", id, b.clones.size()));
     }
     if (!b.clones.empty()) co_return co_await merge_into_clone(b);
-    operation mine = co_await begin_on(b);
+    std::optional<operation> mine(co_await begin_on(b));
     ++b.opens;  // it cannot be opened and removed meanwhile
     struct closer {
         blob_state* of;
@@ -173,7 +182,67 @@ task<> store::remove(blob_id id) {
     b.unsaved_extents.clear();
     held.release();
     alone.release();
-    forget(b);
+    closing.of = nullptr;
+    mine.reset();
+    co_await free_space_of(forget(b), progress);
+}
+
+// What it says of itself may be wrong: what it claims alone is free then, what others claim is left to them. They stay
+// set aside until the next load looks at them again.
+task<> store::remove_damaged(blob_state& b) {
+    if (!b.clones.empty()) {
+        co_await fail(errc::busy, fmt::format("blob 0x{:x} is set aside and has clones: remove them first", b.id));
+    }
+    const uint32_t root = format::root_page_of(b.id);
+    for (const auto& [id, other] : _blobs) {
+        auto has = [&](const std::vector<uint32_t>& pages) { return std::ranges::find(pages, root) != pages.end(); };
+        if (id != b.id && (has(other->record.pages) || has(other->extent_pages))) {
+            co_await fail(errc::io,
+                          fmt::format("blob 0x{:x} is set aside and begins in a page of blob 0x{:x}", b.id, id));
+        }
+    }
+    if (std::exchange(b.busy, true)) co_await fail(errc::busy, "it is being removed");
+    result<> outcome = co_await as_result(begin_change());
+    if (outcome) outcome = co_await as_result(clear_root(b.id));  // COMMIT POINT
+    b.busy = false;
+    co_await std::move(outcome);
+    std::unique_ptr<blob_state> gone = forget(b);
+    free_what_nobody_claims(*gone);
+    retire(std::move(gone));
+}
+
+void store::free_what_nobody_claims(const blob_state& b) {
+    bitmap clusters(_space.cluster_count()), pages(_space.page_count());
+    bool anybody_damaged = false;
+    for (const auto& [id, other] : _blobs) {
+        for (uint32_t p : other->record.pages) pages.set(p);
+        for (uint32_t p : other->extent_pages) {
+            if (p != 0) pages.set(p);
+        }
+        for (uint64_t i = 0; i < other->current->size; ++i) clusters.set(other->current->at(i));
+        for (uint32_t c : other->leaving) clusters.set(c);
+        for (uint32_t c : other->departed) clusters.set(c);
+        anybody_damaged = anybody_damaged || other->set_aside();
+    }
+    // Each is freed once, however often it is named.
+    auto free_page = [&](uint32_t p) {
+        const bool of_area =
+            _super.extension && _super.extension->double_write.exists() && _super.extension->double_write.holds(p);
+        if (pages.set(p) && !of_area && _space.page_used(p)) _space.free_page(p);
+    };
+    auto free_cluster = [&](uint32_t c) {
+        if (c != no_cluster && clusters.set(c) && _space.cluster_used(c)) _space.free_cluster(c);
+    };
+    for (uint32_t p : b.record.pages) free_page(p);
+    for (uint32_t p : b.extent_pages) {
+        if (p != 0) free_page(p);
+    }
+    for (uint64_t i = 0; i < b.current->size; ++i) free_cluster(b.current->at(i));
+    if (!anybody_damaged) {
+        for (uint32_t p : std::exchange(_kept_pages, {})) free_page(p);
+        for (uint32_t c : std::exchange(_kept_clusters, {})) free_cluster(c);
+    }
+    start_trimming();
 }
 
 task<> store::resize(blob_ref& ref, uint64_t clusters) {

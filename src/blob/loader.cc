@@ -382,10 +382,10 @@ void loader::set_aside_clones_of_the_damaged() {
     // What a damaged blob owns nobody knows: what the masks of the last unload call used is left alone.
     if (!any_damaged) return;
     for (uint32_t c = _g.first_data_cluster; _used_clusters && c < _g.cluster_count; ++c) {
-        if (_used_clusters->test(c)) _s._space.claim_cluster(c);
+        if (_used_clusters->test(c) && _s._space.claim_cluster(c)) _s._kept_clusters.push_back(c);
     }
     for (uint32_t p = 0; _used_pages && p < _g.md.count; ++p) {
-        if (_used_pages->test(p)) _s._space.claim_page(p);
+        if (_used_pages->test(p) && _s._space.claim_page(p)) _s._kept_pages.push_back(p);
     }
 }
 

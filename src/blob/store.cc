@@ -13,7 +13,7 @@ namespace varve::blob {
 
 namespace {
 
-constexpr uint16_t area_pages_wanted = 65, area_pages_least = 9;
+constexpr uint16_t area_pages_wanted = 65, area_pages_least = 3;
 
 }  // namespace
 

@@ -116,7 +116,10 @@ class store {
 
     task<blob_id> create(blob_options how);
     result<blob_ref> open(blob_id id);
-    task<> remove(blob_id id);
+    // Of a large blob the clusters become free little by little; `progress` counts them (null: nobody looks). Gone it
+    // is from the beginning, so it cannot be cancelled. errc::busy when it is open, or has more than one clone. One
+    // that was set aside can be removed when it has no clones, and leaves alone what others claim, too.
+    task<> remove(blob_id id, jobs::job* progress = nullptr);
     // More clusters read as zeroes. Fewer: whoever serves the blob makes the device smaller first.
     task<> resize(blob_ref& b, uint64_t clusters);
     task<> set_xattr(blob_ref& b, std::string name, std::string value);
@@ -239,8 +242,10 @@ class store {
     // Clusters of zeroes for `count` entries of `l` from `first` on; they belong to r.
     task<> allocate(revision& r, layout& l, uint64_t first, uint64_t count);
     task<> clear(std::vector<uint32_t> clusters);
-    void forget(blob_state& b) noexcept;
-    void free_blob_space(blob_state& b, const layout& l) noexcept;
+    std::unique_ptr<blob_state> forget(blob_state& b) noexcept;
+    task<> free_space_of(std::unique_ptr<blob_state> b, jobs::job* progress);
+    task<> remove_damaged(blob_state& b);
+    void free_what_nobody_claims(const blob_state& b);
     task<bdev::registry::frozen> freeze(blob_state& b);
     // Destroyed when every thread has been elsewhere.
     void retire(std::unique_ptr<layout> old);
@@ -325,6 +330,8 @@ class store {
     std::map<std::string, std::unique_ptr<external_parent>> _outside;  // by id; longer than any layout
     external_devices* _externals = nullptr;
     std::map<blob_id, std::unique_ptr<blob_state>> _blobs;
+    // Nobody's, but somebody who was set aside may know more: free when nobody is any more.
+    std::vector<uint32_t> _kept_clusters, _kept_pages;
     uint32_t _stamp = 0;
     uint64_t _round = 0;         // the last in the double-write area
     bool _super_unsure = false;  // what is on disk may not be _super
