@@ -196,6 +196,24 @@ task<> full_thin(life& l, store& s) {
     co_await s.create({.clusters = 700, .thin = true});
     for (uint64_t at : {0, 8160}) co_await write_pattern(l, s, first_blob(s), at, 96, 'f');  // in two extent pages
 }
+// A thin blob as SPDK wrote them before there were extent tables.
+task<> a_blob_of_runs(life& l, store& s) {
+    blob_ref b = co_await s.open(co_await s.create({.clusters = 8, .thin = true}));
+    format::blob_record& r = b.state().record;
+    r.uses_extent_table = false;
+    r.flags.invalid &= ~format::invalid_flag::extent_table;
+    format::append(r.runs, 0, 8);
+    b.state().extent_pages.clear();
+    co_await s.set_xattr(b, "name", "runs");
+    b.close();
+    co_await write_pattern(l, s, first_blob(s), 0, 40, 'r');
+    co_await write_pattern(l, s, first_blob(s), 80, 20, 's');
+}
+template <unsigned Clusters>
+task<> resize_first(life&, store& s) {
+    blob_ref b = co_await s.open(first_blob(s));
+    co_await s.resize(b, Clusters);
+}
 // Whole clusters, and parts at both ends. What is flushed stays.
 task<> zero(life& l, store& s, bool zeroes) {
     auto d = co_await l.serve(s, first_blob(s));
@@ -203,7 +221,7 @@ task<> zero(life& l, store& s, bool zeroes) {
     {
         auto io = d.channel();
         for (uint64_t at : {10, 8170}) {
-            if (!outcome) continue;
+            if (!outcome || at >= d->num_blocks()) continue;
             outcome = co_await as_result(zeroes ? bdev::write_zeroes(*io, at, 64) : bdev::unmap(*io, at, 64));
         }
         if (outcome) outcome = co_await as_result(bdev::flush(*io));
@@ -352,6 +370,25 @@ const operation operations[] = {
      [](life& l, store& s) -> task<> { co_await write_pattern(l, s, first_blob(s), 3, 50, 'w'); }, false},
     {"unmap clusters", full_thin, [](life& l, store& s) { return zero(l, s, false); }, false},
     {"write zeroes to clusters", full_thin, [](life& l, store& s) { return zero(l, s, true); }, false},
+    {"first writes to a blob of runs", a_blob_of_runs,
+     [](life& l, store& s) { return write_pattern(l, s, first_blob(s), 30, 60, 'w'); }, false},
+    {"grow a blob of runs", a_blob_of_runs, resize_first<20>},
+    {"shrink a blob of runs", a_blob_of_runs, resize_first<2>},
+    {"snapshot a blob of runs", a_blob_of_runs, take_snapshot},
+    {"remove a snapshot of runs",
+     [](life& l, store& s) -> task<> {
+         co_await a_blob_of_runs(l, s);
+         co_await take_snapshot(l, s);
+         co_await write_pattern(l, s, first_blob(s), 30, 60, 'w');
+     },
+     [](life&, store& s) -> task<> { co_await s.remove(second_blob(s)); }},
+    {"inflate a blob of runs", a_blob_of_runs,
+     [](life&, store& s) -> task<> {
+         blob_ref b = co_await s.open(first_blob(s));
+         jobs::job j;
+         co_await s.inflate(b, j);
+     }},
+    {"unmap clusters of a blob of runs", a_blob_of_runs, [](life& l, store& s) { return zero(l, s, false); }, false},
     {"write zeroes to clusters of a clone",
      [](life& l, store& s) -> task<> {
          co_await full_thin(l, s);
