@@ -23,6 +23,7 @@ namespace {
 constexpr uint64_t per_page = format::clusters_per_extent_page;
 constexpr uint64_t clusters_per_slice = 4096;  // looked at before others have their turn
 constexpr unsigned fills_at_once = 16;
+constexpr uint64_t range_bytes = 256 << 20;
 
 // What shows where the blob has nothing.
 source source_below(const layout& l, uint64_t index) noexcept {
@@ -174,6 +175,29 @@ void store::free_given_up(blob_state& b) noexcept {
         for (uint32_t c : *from) _space.free_cluster(c);
         from->clear();
     }
+}
+
+// --- free clusters are cleared before anybody asks for them, one large range at a time
+
+void store::start_trimming() {
+    if (_trimming || _stopping || !_disk.unmap_zeroes()) return;
+    _trimming = true;
+    background(trim());
+}
+
+task<> store::trim() {
+    const uint64_t size = _super.layout.cluster_size;
+    const auto at_most = static_cast<uint32_t>(std::max<uint64_t>(1, range_bytes / size));
+    while (!_stopping) {
+        cluster_range r = _space.take_unclean(at_most);
+        if (r.count == 0) break;
+        result<> outcome = co_await as_result(_disk.unmap(r.first * size, r.count * size));
+        _space.give_back(r, static_cast<bool>(outcome));
+        _more_room.set();
+        _more_room.reset();
+        if (!outcome) break;  // whoever needs a cluster clears it himself, and hears of it
+    }
+    _trimming = false;
 }
 
 void blob_ref::serve_through(bdev::device* d) noexcept {

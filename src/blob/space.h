@@ -2,7 +2,7 @@
 // load() counts it again. Store's thread.
 //
 // A free cluster is clean when it is known to hold zeroes. Clean ones are handed out first, so that whoever gets one
-// need not clear it; the trimmer makes them (trimmer.h).
+// need not clear it; the trimmer makes them (discard.cc).
 #pragma once
 
 #include <cstdint>
