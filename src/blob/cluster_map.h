@@ -67,4 +67,11 @@ inline source find_source(const layout* at, uint64_t index) noexcept {
     }
 }
 
+// Cluster `index` lies beyond the end of this parent, and what is below it would show there if the parent went.
+inline bool hides(const layout& parent, uint64_t index) noexcept {
+    if (index < parent.size) return false;
+    if (parent.below == nullptr) return parent.external != nullptr;
+    return !find_source(parent.below->load(std::memory_order_acquire), index).is_zeroes();
+}
+
 }  // namespace varve::blob

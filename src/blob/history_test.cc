@@ -55,8 +55,14 @@ class history {
     }
     task<> end(life& l, store& s) {
         for (blob_id id : s.blobs()) co_await l.stop_serving(id);
-        if (_machine.disk().powered() && _chance.coin()) {
-            co_await s.unload();
+        bool unloaded = _machine.disk().powered() && _chance.coin();
+        if (unloaded) {
+            if (_chance.one_in(3)) _machine.disk().cut_power_at(_machine.disk().ops_issued() + _chance.below(16));
+            unloaded = static_cast<bool>(co_await as_result(s.unload()));
+            EXPECT_TRUE(unloaded || !_machine.disk().powered());
+            _machine.disk().cut_power_at(UINT64_MAX);
+        }
+        if (unloaded) {
             EXPECT_EQ(fsck(_machine.disk(), true), "");
             _model.flushed();
             _crashed = false;

@@ -24,7 +24,7 @@ task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
     if (!b.thin()) co_return;
     auto needs = [&](uint64_t i) {
         if (b.current->at(i) != no_cluster) return false;
-        return all || (i < b.parent->current->size && b.parent->current->at(i) != no_cluster);
+        return all || b.parent->current->at(i) != no_cluster || hides(*b.parent->current, i);
     };
     uint64_t wanted = 0;
     for (uint64_t i = 0; i < b.current->size; ++i) wanted += needs(i);

@@ -119,6 +119,36 @@ TEST(store_medium, a_flush_is_one_also_when_nothing_new_is_mapped) {
     });
 }
 
+// What lies beyond the end of a parent reads as zeroes, also when the parent has gone and what was below it is larger.
+TEST(store_medium, a_larger_grandparent_does_not_show_through) {
+    for (bool removed : {true, false}) {
+        sim_machine m(1, 4 << 20, {.volatile_cache = false});
+        live(m, [&](life& l) -> task<> {
+            auto s = co_await store::init(l.devices, l.base(), small);
+            blob_id id = co_await s->create({.clusters = 4, .thin = true});
+            co_await write_pattern(l, *s, id, 0, 4 * blocks, 'g');
+            blob_ref b = co_await s->open(id);
+            co_await s->snapshot(b, {});
+            co_await s->resize(b, 1);
+            blob_id middle = co_await s->snapshot(b, {});
+            co_await s->resize(b, 4);
+            EXPECT_TRUE(data_bytes(4096) == co_await contents(l, *s, id, 2 * blocks, 4096));
+            co_await l.stop_serving(id);
+            if (removed) {
+                b.close();
+                co_await s->remove(middle);
+            } else {
+                jobs::job j;
+                co_await s->decouple(b, j);
+                b.close();
+            }
+            EXPECT_TRUE(data_bytes(4096) == co_await contents(l, *s, id, 2 * blocks, 4096)) << "removed " << removed;
+            co_await l.stop_serving(id);
+            co_await s->abandon();
+        });
+    }
+}
+
 // Three blobs, unloaded, loaded again, changed (not `victim`, of which the double-write area then knows nothing),
 // crashed.
 struct crashed_store {

@@ -124,6 +124,9 @@ task<> store::merge_into_clone(blob_state& snapshot) {
     operation one = co_await begin_on(snapshot), other = co_await begin_on(clone);
     auto alone = co_await snapshot.chores.lock();
     if (clone.record.access() == format::blob_access::data_only) co_await fail(errc::not_permitted);
+    for (uint64_t i = snapshot.current->size; i < clone.current->size; ++i) {
+        if (clone.current->at(i) == no_cluster && hides(*snapshot.current, i)) co_await ensure_cluster(clone, i);
+    }
     auto held = co_await snapshot.md.lock();
     co_await begin_change();
     revision marked = revise(snapshot);
