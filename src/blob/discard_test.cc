@@ -222,6 +222,23 @@ DISCARD_TEST(many_clusters_cost_few_writes) {
     co_await s->unload();
 }
 
+// What the media still names must not become another's, whatever happens to the power.
+DISCARD_TEST(nothing_is_free_before_the_metadata_says_so) {
+    if (!l.devices.find("base")->props().write_cache) co_return;
+    auto s = co_await store::init(l.devices, l.base(), small);
+    blob_id id = co_await s->create({.clusters = 4, .thin = true});
+    volume v = co_await volume::open(l, *s, id);
+    co_await v.fill(0, 4, 'n');
+    co_await v.flush();
+    co_await bdev::unmap(*v.io, 0, 4 * blocks);
+    co_await s->settle();
+    EXPECT_EQ(s->free_clusters(), s->data_clusters() - 4);
+    co_await v.flush();
+    EXPECT_EQ(s->free_clusters(), s->data_clusters());
+    co_await v.close();
+    co_await s->unload();
+}
+
 DISCARD_TEST(a_blob_may_be_removed_with_clusters_on_their_way) {
     auto s = co_await store::init(l.devices, l.base(), small);
     blob_id id = co_await s->create({.clusters = 10, .thin = true});
