@@ -22,6 +22,9 @@ task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
         co_await fail(errc::invalid, fmt::format("blob 0x{:x} has no parent", b.id));
     }
     if (!b.thin()) co_return;
+    // What the parent has must not change while it is copied: nobody merges into it, and it is not removed.
+    std::optional<operation> its;
+    if (!all) its.emplace(co_await begin_on(*b.parent));
     auto needs = [&](uint64_t i) {
         if (b.current->at(i) != no_cluster) return false;
         return all || b.parent->current->at(i) != no_cluster || hides(*b.parent->current, i);
@@ -57,6 +60,8 @@ task<> store::drop_parent(blob_state& b, bool all) {
     co_await begin_change();
     co_await save_locked(b);
     blob_state* above = all || b.parent == nullptr ? nullptr : b.parent->parent;
+    std::optional<operation> stays;  // it gets a clone
+    if (above != nullptr) stays.emplace(co_await begin_on(*above));
     revision r = revise(b);
     r.record.xattrs.erase(_tied);
     r.record.internal_xattrs.erase(format::xattr_parent);

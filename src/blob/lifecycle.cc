@@ -9,6 +9,9 @@
 namespace varve::blob {
 
 namespace {
+// A gigabyte of map: 64 TiB at clusters of 256 KiB, 1 PiB at 4 MiB.
+constexpr uint64_t clusters_max = uint64_t{1} << 28;
+constexpr const char* too_many_clusters = "a blob has at most 2^28 clusters: make a store with larger ones";
 constexpr uint64_t per_page = format::clusters_per_extent_page;
 constexpr uint64_t clusters_at_once = 16384;  // freed before others have their turn
 constexpr uint64_t extent_pages_for(uint64_t clusters) { return (clusters + per_page - 1) / per_page; }
@@ -85,7 +88,7 @@ task<> store::allocate(revision& r, layout& l, uint64_t first, uint64_t count) {
 }
 
 task<blob_id> store::create(blob_options how) {
-    if (how.clusters > UINT32_MAX) co_await fail(errc::invalid, "a blob has less than 2^32 clusters");
+    if (how.clusters > clusters_max) co_await fail(errc::invalid, too_many_clusters);
     if (how.external.size() > external_parent::id_max) co_await fail(errc::invalid, "not the id of a device");
     external_parent* outside = how.external.empty() ? nullptr : &external(how.external);
     std::optional<keeping> keep;
@@ -184,7 +187,9 @@ task<> store::remove(blob_id id, jobs::job* progress) {
     alone.release();
     closing.of = nullptr;
     mine.reset();
-    co_await free_space_of(forget(b), progress);
+    // Nothing can fail any more; a large one is free a little later.
+    if (progress != nullptr) co_return co_await free_space_of(forget(b), progress);
+    background(free_space_of(forget(b), nullptr));
 }
 
 // What it says of itself may be wrong: what it claims alone is free then, what others claim is left to them. They stay
@@ -247,7 +252,7 @@ void store::free_what_nobody_claims(const blob_state& b) {
 
 task<> store::resize(blob_ref& ref, uint64_t clusters) {
     blob_state& b = ref.state();
-    if (clusters > UINT32_MAX) co_await fail(errc::invalid, "a blob has less than 2^32 clusters");
+    if (clusters > clusters_max) co_await fail(errc::invalid, too_many_clusters);
     operation mine = co_await begin_on(b);
     if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
     auto still = co_await freeze(b);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "blob/test_store.h"
+#include "thread/awaits.h"
 #include "thread/test_world.h"
 
 namespace varve::blob {
@@ -298,6 +299,53 @@ STORE_TEST(what_is_noted_of_a_snapshots_clusters_goes_when_they_change) {
     auto again = co_await as_result(s->detach_parent(b));
     EXPECT_EQ(again.error().code(), errc::invalid);
     b.close();
+    co_await s->unload();
+}
+
+// Whoever comes second is told that somebody is at it, or finds what the first has made: nothing is lost either way.
+STORE_TEST(decoupling_and_removing_the_grandparent_do_not_mix) {
+    auto s = co_await store::init(l.devices, l.base(), small);
+    blob_id origin = co_await s->create({.clusters = 6, .thin = true});
+    auto fill = [&](uint64_t index, char c) -> task<> {
+        auto d = co_await l.serve(*s, origin);
+        {
+            auto io = d.channel();
+            co_await bdev::write(*io, index * cluster / 512, bytes_of(c, cluster));
+            co_await bdev::flush(*io);
+        }
+        d.close();
+        co_await l.stop_serving(origin);
+    };
+    co_await fill(0, 'g');
+    blob_id oldest = co_await snapshot_of(*s, origin);
+    co_await fill(1, 'p');
+    co_await snapshot_of(*s, origin);
+    co_await fill(2, 'b');
+    jobs::job j;
+    {
+        blob_ref b = co_await s->open(origin);
+        crew both;
+        auto quiet = [](task<> t) -> task<> { co_await as_result(std::move(t)); };
+        both.start(quiet(s->decouple(b, j)));
+        for (uint64_t i = 0; i < thread::test_seed() % 40; ++i) co_await yield();
+        both.start(quiet(s->remove(oldest)));
+        co_await both.done();
+    }
+    co_await s->unload();
+    s.reset();
+    s = co_await store::load(l.devices, l.base(), {});
+    EXPECT_FALSE(s->find(origin)->set_aside()) << s->find(origin)->damage;
+    auto d = co_await l.serve(*s, origin);
+    {
+        auto io = d.channel();
+        data_bytes seen(cluster);
+        for (uint64_t i = 0; i < 3; ++i) {
+            co_await bdev::read(*io, i * cluster / 512, seen);
+            EXPECT_TRUE(seen == bytes_of("gpb"[i], cluster)) << i;
+        }
+    }
+    d.close();
+    co_await l.stop_serving(origin);
     co_await s->unload();
 }
 

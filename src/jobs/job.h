@@ -28,7 +28,9 @@ class job {
     uint64_t total() const noexcept { return _total; }
     bool paused() const noexcept { return !_running.is_set(); }
     bool cancelled() const noexcept { return _cancelled; }
-    void pause() noexcept { _running.reset(); }
+    void pause() noexcept {
+        if (!_cancelled) _running.reset();
+    }
     void resume() noexcept { _running.set(); }
     // It ends with errc::cancelled at its next step, unless that was the last.
     void cancel() noexcept {

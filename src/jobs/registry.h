@@ -26,6 +26,7 @@ struct description {
     std::string object;           // to what, as users name it: "lvs/volume"
     std::string unit = "steps";   // what done() and total() count
     const void* owner = nullptr;  // for end_all_of()
+    const void* about = nullptr;  // for whoever wants to find it; must outlive the job
 };
 
 struct entry {

@@ -74,6 +74,7 @@ task<> is_cancelled_when_paused() {
     e.progress.pause();
     for (int i = 0; i < 5; ++i) co_await yield();
     e.progress.cancel();
+    e.progress.pause();  // too late
     co_await e.over.wait();
     EXPECT_TRUE(told);
     EXPECT_LT(e.progress.done(), 100u);

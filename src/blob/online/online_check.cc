@@ -166,6 +166,7 @@ task<> online_check::claim_clusters(const blob_state& b) {
         if (i % entries_at_once == entries_at_once - 1) co_await yield();
         const uint32_t c = b.current->at(i);
         if (c == no_cluster) continue;
+        if (_owners.size() < _store._space.cluster_count()) _owners.resize(_store._space.cluster_count());  // it grew
         if (c >= _owners.size() || !_store._space.cluster_used(c)) {
             found(
                 problem::unmarked, severity::error, &b,

@@ -36,10 +36,13 @@ task<> volume_store::rename(volume& v, reserved_name name) {
     const bool served = v._device != nullptr;
     if (served) co_await devices.add_alias(*v._device, after);
     result<> outcome = co_await as_result(write_name(*_blobs, b, kept.text(), v._uuid));
-    if (v._device != nullptr) static_cast<void>(devices.remove_alias(*v._device, outcome ? before : after));
+    if (v._device != nullptr) {
+        if (outcome && !served) outcome = devices.add_alias(*v._device, after);  // it has come meanwhile
+        static_cast<void>(devices.remove_alias(*v._device, outcome ? before : after));
+    }
     co_await std::move(outcome);
     v._name = kept.text();
-    if (!served) co_await as_result(publish(v));  // its name may have been what was wrong
+    if (v._device == nullptr) co_await as_result(publish(v));  // its name may have been what was wrong
 }
 
 task<> volume_store::rename_self(std::string name) {

@@ -200,8 +200,9 @@ task<> copies::compute_checksum(volume& of, bool each) {
     if (!of.is_snapshot()) co_await fail(errc::not_permitted, fmt::format("{} is not a snapshot", of.alias()));
     auto alone = co_await of.owner().blobs().hold(b);
     std::erase_if(_sums, [this](const auto& known) { return !_all.find(known.first.to_string()); });
-    co_await _all.jobs().run({.kind = "checksum", .object = of.alias(), .unit = "clusters", .owner = &of.owner()},
-                             [&](jobs::job& j) { return sum(of, b, each, j); });
+    co_await _all.jobs().run(
+        {.kind = "checksum", .object = of.alias(), .unit = "clusters", .owner = &of.owner(), .about = &of},
+        [&](jobs::job& j) { return sum(of, b, each, j); });
 }
 
 task<> copies::sum(volume& of, blob::blob_ref& b, bool each, jobs::job& progress) {
@@ -237,7 +238,7 @@ task<> copies::sum(volume& of, blob::blob_ref& b, bool each, jobs::job& progress
 result<> copies::stop_checksum(volume& of) {
     bool found = false;
     for (const auto& [id, e] : _all.jobs().all()) {
-        if (e->running() && e->what.kind == "checksum" && e->what.object == of.alias()) {
+        if (e->running() && e->what.about == &of) {
             e->progress.cancel();
             found = true;
         }

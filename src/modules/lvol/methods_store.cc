@@ -56,6 +56,11 @@ result<volumes::store_creation> plan(volumes& all, const create_params& p) {
     if (!checked_multiply(clusters, ratio, pages) || pages / 100 > UINT32_MAX) {
         return fail(errc::invalid, "num_md_pages_per_cluster_ratio makes too many metadata pages");
     }
+    if (pages / 100 == 0 && clusters != 0) {
+        return fail(
+            errc::invalid,
+            fmt::format("num_md_pages_per_cluster_ratio {} leaves no metadata page for {} clusters", ratio, clusters));
+    }
     volumes::store_creation how{.bdev_name = p.bdev_name, .name = p.lvs_name, .options = {}, .clear = p.clear};
     how.options.cluster_size = cluster;
     how.options.md_page_count = static_cast<uint32_t>(pages / 100);

@@ -71,7 +71,8 @@ uuid uuid_in(const xattr_map& xattrs) noexcept {
 }
 
 bool is_kept_by_us(std::string_view xattr) noexcept {
-    return xattr == "name" || xattr == "uuid" || xattr == checksum_xattr || xattr == long_name_xattr;
+    return xattr.empty() || xattr.contains('\0') || xattr == "name" || xattr == "uuid" || xattr == checksum_xattr ||
+           xattr == long_name_xattr;
 }
 
 }  // namespace varve::modules::lvol

@@ -34,7 +34,7 @@ blob::format::xattr uuid_xattr(const uuid& id);
 // What a clone's metadata calls the bdev outside that it shows: the uuid's text with a zero.
 std::string external_id_of(const bdev::device& d);
 
-// Whether an attribute is not for users to set.
+// Whether users may not set this attribute: what is kept here, and what SPDK would read as something else.
 bool is_kept_by_us(std::string_view xattr) noexcept;
 
 // Empty when there is none.

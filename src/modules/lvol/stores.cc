@@ -181,8 +181,11 @@ task<> volumes::name_and_check(volume_store& s, const std::optional<std::string>
     co_await check_free(s._uuid, name.value_or(s._name), s._base_name);
     if (!name || *name == s._name) co_return;
     co_await check_name("lvs_name", *name);
-    reserved_name reserved(_coming, *name);
-    co_await s.rename_self(*name);
+    {
+        reserved_name reserved(_coming, *name);
+        co_await s.rename_self(*name);
+    }
+    co_await check_free(s._uuid, s._name, s._base_name);  // a copy of it may have been opened meanwhile
 }
 
 volume_store& volumes::keep(std::unique_ptr<volume_store> s) {

@@ -198,6 +198,11 @@ task<> volume_store::remove(volume& v) {
     if (std::size_t clones = v.state()->clones.size(); clones > 1) {
         co_await fail(errc::not_permitted, fmt::format("{} has {} clones", v.alias(), clones));
     }
+    // A snapshot's clone takes over what it has: the clone's bdev must not go meanwhile.
+    std::optional<volume::use> heir;
+    if (const auto& clones = v.state()->clones; !clones.empty()) {
+        if (volume* clone = find(clones.front()->id)) heir.emplace(co_await clone->begin_use());
+    }
     v._leaving = true;
     result<> outcome = co_await as_result(withdraw(v));
     if (outcome) outcome = co_await as_result(_blobs->remove(v._id));
