@@ -253,8 +253,11 @@ registry::frozen::~frozen() {
 }
 
 task<registry::frozen> registry::freeze(device& d) {
-    co_await d._state->freeze();
-    co_return frozen(d);
+    device_state& s = *d._state;
+    gate::holder stays = s.tasks.enter();
+    if (!stays) co_await fail(errc::no_device, fmt::format("bdev {} is being removed", d.name()));
+    co_await s.freeze();
+    co_return frozen(d, std::move(stays));
 }
 
 task<> registry::drain(device& d) {

@@ -60,10 +60,12 @@ class registry {
     class frozen {
       public:
         frozen() noexcept = default;
-        explicit frozen(device& d) noexcept : _device(&d) {}
-        frozen(frozen&& other) noexcept : _device(std::exchange(other._device, nullptr)) {}
+        frozen(device& d, gate::holder stays) noexcept : _device(&d), _stays(std::move(stays)) {}
+        frozen(frozen&& other) noexcept
+            : _device(std::exchange(other._device, nullptr)), _stays(std::move(other._stays)) {}
         frozen& operator=(frozen&& other) noexcept {
             std::swap(_device, other._device);
+            std::swap(_stays, other._stays);
             return *this;
         }
         ~frozen();
@@ -71,6 +73,7 @@ class registry {
 
       private:
         device* _device = nullptr;
+        gate::holder _stays;  // a removal waits until it thaws
     };
     task<frozen> freeze(device& d);
     // Returns when every request that was in the device at the call has ended; new ones are not kept waiting. Not from

@@ -89,6 +89,7 @@ task<> store::zero(blob_state& b, const bdev::io& r) {
     for (;;) {
         plan(z);
         for (auto [index, cluster] : z.given_up) give_up(b, index, cluster);
+        if (!z.given_up.empty()) save_soon();  // also when what follows fails
         z.given_up.clear();
         co_await zero_below(z);
         if (z.at == z.end) break;
@@ -126,12 +127,13 @@ task<> store::zero_after_filling(blob_state& b, uint64_t at, uint64_t bytes) {
 
 // --- what was given up becomes free
 
-// No extent page differs from the media.
+// What a save found is on the media.
 void store::saved(blob_state& b) {
-    b.unsaved.store(false, std::memory_order_release);
-    if (b.leaving.empty()) return;
-    b.departed.insert(b.departed.end(), b.leaving.begin(), b.leaving.end());
-    b.leaving.clear();
+    if (b.unsaved_extents.empty()) {
+        b.unsaved.store(false, std::memory_order_release);
+        b.departed.insert(b.departed.end(), b.leaving.begin(), b.leaving.end());
+        b.leaving.clear();
+    }
     start_release(b);
 }
 

@@ -101,9 +101,9 @@ task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
     uint32_t cluster = co_await take_cluster(mine, clean);
     co_await fill(cluster, index, blank ? source() : find_source(b.current.get(), index), clean);
     if (_disk.has_cache()) {
-        b.current->put(index, cluster);
+        b.unsaved.store(true, std::memory_order_release);  // before anybody finds it
         b.unsaved_extents.insert(index / per_page);
-        b.unsaved.store(true, std::memory_order_release);
+        b.current->put(index, cluster);
         ++b.allocated;
         save_soon();
     } else {
@@ -206,20 +206,26 @@ task<> store::save(blob_state& b) {
     co_await save_locked(b);  // flushes, too
 }
 
+// What is mapped and given up now; what comes while it is written is the next save's, or this would never end.
 task<> store::save_locked(blob_state& b) {
-    while (!b.unsaved_extents.empty()) {
+    std::set<uint64_t> mine = std::exchange(b.unsaved_extents, {});
+    std::vector<uint32_t> leaving = std::exchange(b.leaving, {});
+    while (!mine.empty()) {
         std::set<uint64_t> extents;
         const bool runs = !b.record.uses_extent_table;  // written all at once
-        while (!b.unsaved_extents.empty() && (runs || extents.size() < _commits->round_max() - 1)) {
-            extents.insert(b.unsaved_extents.extract(b.unsaved_extents.begin()));
+        while (!mine.empty() && (runs || extents.size() < _commits->round_max() - 1)) {
+            extents.insert(mine.extract(mine.begin()));
         }
         result<> outcome = co_await as_result(commit_mappings(b, {}, extents));
         if (!outcome) {
             b.unsaved_extents.merge(extents);
+            b.unsaved_extents.merge(mine);
+            b.leaving.insert(b.leaving.end(), leaving.begin(), leaving.end());
             save_soon();
             co_await std::move(outcome);
         }
     }
+    b.departed.insert(b.departed.end(), leaving.begin(), leaving.end());
     saved(b);
 }
 

@@ -49,7 +49,10 @@ class history {
             _machine.disk().cut_power_at(_machine.disk().ops_issued() + _chance.below(150), how);
         }
         for (unsigned i = 0; (cut || i < 10) && _machine.disk().powered() && i < 80; ++i) co_await act(l, *s);
-        if (!cut) expect_sound(*s);
+        if (!cut) {
+            co_await s->settle();  // what was given up may be on its way to being free
+            expect_sound(*s);
+        }
         _machine.disk().cut_power_at(UINT64_MAX);
         co_await end(l, *s);
     }

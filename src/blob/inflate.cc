@@ -56,6 +56,7 @@ task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
 
 // Nothing of the direct parent shows through any more.
 task<> store::drop_parent(blob_state& b, bool all) {
+    co_await settle_parent(b);
     auto held = co_await b.md.lock();
     co_await begin_change();
     co_await save_locked(b);
@@ -79,6 +80,8 @@ task<> store::drop_parent(blob_state& b, bool all) {
     external_parent* external = all ? nullptr : b.parent->current->external;
     co_await commit(b, r);
     change_parent(b, above, below, external);
+    held.release();
+    co_await drain_descendants(b.id);
 }
 
 task<> store::detach_parent(blob_ref& ref) {
@@ -88,6 +91,7 @@ task<> store::detach_parent(blob_ref& ref) {
     if (b.parent == nullptr && !b.is_external_clone()) {
         co_await fail(errc::invalid, fmt::format("blob 0x{:x} has no parent", b.id));
     }
+    co_await settle_parent(b);
     auto still = co_await freeze(b);
     auto held = co_await b.md.lock();
     co_await begin_change();
@@ -99,6 +103,9 @@ task<> store::detach_parent(blob_ref& ref) {
     r.record.flags.invalid &= ~format::invalid_flag::external_snapshot;
     co_await commit(b, r);
     change_parent(b, nullptr, nullptr, nullptr);
+    held.release();
+    still = {};
+    co_await drain_descendants(b.id);
 }
 
 void store::change_parent(blob_state& b, blob_state* above, const layout_slot* below, external_parent* external) {
@@ -129,6 +136,7 @@ task<> store::set_parent(blob_ref& ref, blob_ref& parent) {
     for (const blob_state* up = &above; up != nullptr; up = up->parent) {
         if (up == &b) co_await fail(errc::invalid, "a blob cannot be its own ancestor");
     }
+    co_await settle_parent(b);
     auto still = co_await freeze(b);
     auto held = co_await b.md.lock();
     co_await begin_change();

@@ -178,6 +178,7 @@ task<> store::remove(blob_id id, jobs::job* progress) {
             if (of != nullptr) --of->opens;
         }
     } closing{&b};
+    co_await settle_parent(b);
     auto alone = co_await b.chores.lock();
     auto held = co_await b.md.lock();
     co_await begin_change();

@@ -312,6 +312,11 @@ void loader::settle_drafts() {
             }
             if (!*clone_id) continue;
             auto clone = _s._blobs.find(**clone_id);
+            if (clone != _s._blobs.end() && clone->second->set_aside()) {  // nobody knows which way it went
+                set_aside(*b,
+                          fmt::format("it was being made or removed, and its clone 0x{:x} is set aside", **clone_id));
+                break;
+            }
             if (clone == _s._blobs.end() || clone->second->parent != b.get()) {
                 dropped.push_back(b.get());
                 break;

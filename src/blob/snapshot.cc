@@ -25,6 +25,7 @@ task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) 
         co_await fail(errc::invalid, fmt::format("blob 0x{:x} is read-only and needs no snapshot", origin.id));
     }
     co_await begin_change();
+    co_await settle_parent(origin);
     revision draft(_space);
     auto made = std::make_unique<blob_state>(*this, format::id_of_root_page(co_await take_page(draft)));
     const blob_id id = made->id;
@@ -89,6 +90,26 @@ task<> store::unhide(blob_id id) {
     co_await commit(snapshot, r);
 }
 
+task<> store::settle_parent(blob_state& b) {
+    if (b.parent == nullptr) co_return;
+    const format::xattr_map& marks = b.parent->record.internal_xattrs;
+    if (marks.find(format::xattr_in_progress) == nullptr && marks.find(format::xattr_pending_removal) == nullptr) {
+        co_return;
+    }
+    co_await begin_change();
+    co_await unhide(b.parent->id);
+}
+
+task<> store::drain_descendants(blob_id of) {
+    std::vector<blob_id> all{of};
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        const blob_state* b = find(all[i]);
+        if (b == nullptr) continue;
+        for (const blob_state* clone : b->clones) all.push_back(clone->id);
+        if (b->device != nullptr) co_await as_result(_devices.drain(*b->device));
+    }
+}
+
 task<blob_id> store::clone(blob_ref& ref, std::vector<format::xattr> xattrs) {
     blob_state& below = ref.state();
     if (!below.read_only()) {
@@ -122,6 +143,7 @@ task<blob_id> store::clone(blob_ref& ref, std::vector<format::xattr> xattrs) {
 task<> store::merge_into_clone(blob_state& snapshot) {
     blob_state& clone = *snapshot.clones.front();
     operation one = co_await begin_on(snapshot), other = co_await begin_on(clone);
+    co_await settle_parent(snapshot);
     auto alone = co_await snapshot.chores.lock();
     if (clone.record.access() == format::blob_access::data_only) co_await fail(errc::not_permitted);
     for (uint64_t i = snapshot.current->size; i < clone.current->size; ++i) {

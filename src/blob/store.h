@@ -254,6 +254,10 @@ class store {
 
     // Snapshots (snapshot.cc).
     task<> unhide(blob_id id);
+    // Before a blob gets another parent or goes: its parent carries no mark that the next load would take that for.
+    task<> settle_parent(blob_state& b);
+    // Nobody reads through `of` any more what was its parent's before.
+    task<> drain_descendants(blob_id of);
     task<> try_twice(blob_id id, task<> (store::*what)(blob_id));
     task<> merge_into_clone(blob_state& snapshot);
     task<> take_over(blob_state& clone, blob_state& snapshot);
