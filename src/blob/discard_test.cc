@@ -1,6 +1,8 @@
 // Unmap and write-zeroes: what is given back, when, and what is read meanwhile and afterwards.
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "bdev/test_device.h"
 #include "blob/test_check.h"
 #include "blob/test_store.h"
@@ -309,20 +311,23 @@ task<> old_writes_are_waited_for(bdev::bdev_system& s, bool cached) {
         auto io = d.channel();
         co_await bdev::write(*io, 0, data);
         co_await bdev::flush(*io);
-        bdev::ram_channel* theirs = nullptr;
-        event started;
+        std::atomic<bdev::ram_channel*> theirs = nullptr;
         crew late;
         auto write_late = [](bdev::descriptor& to, bdev::ram_device& below, std::span<std::byte> what,
-                             bdev::ram_channel*& mine) -> task<> {
+                             std::atomic<bdev::ram_channel*>& mine) -> task<> {
             auto channel = to.channel();
             std::vector<std::byte> back(512);
             co_await bdev::read(*channel, 0, back);  // the channel is let in
-            mine = below.opened;
+            mine.store(below.opened);
             below.behaviour.keep = true;
             co_await bdev::write(*channel, 1, what);
         };
         late.start(call_on(*other, [&] { return write_late(d, base, data, theirs); }));
-        while (theirs == nullptr || theirs->kept() == 0) co_await yield();
+        auto has_kept = [&theirs]() -> task<bool> {
+            bdev::ram_channel* c = theirs.load();
+            co_return c != nullptr && c->kept() != 0;
+        };
+        while (!co_await call_on(*other, has_kept)) co_await yield();
         base.behaviour.keep = false;
         co_await bdev::unmap(*io, 0, blocks);
         co_await bdev::flush(*io);
