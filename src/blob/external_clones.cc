@@ -120,16 +120,7 @@ task<> store::set_external_parent(blob_ref& ref, std::string id) {
                       fmt::format("the size of the device, {}, is not a multiple of the cluster size, {}", p.size(),
                                   _super.layout.cluster_size));
     }
-    auto still = co_await freeze(b);
-    auto held = co_await b.md.lock();
-    co_await begin_change();
-    co_await save_locked(b);
-    revision r = revise(b);
-    r.record.internal_xattrs.erase(format::xattr_parent);
-    r.record.internal_xattrs.set(format::xattr_external_parent, id);
-    r.record.flags.invalid |= format::invalid_flag::external_snapshot;
-    co_await commit(b, r);
-    change_parent(b, nullptr, nullptr, &p);
+    co_await reparent(b, nullptr, &p);
 }
 
 }  // namespace varve::blob

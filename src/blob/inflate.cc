@@ -91,6 +91,11 @@ task<> store::detach_parent(blob_ref& ref) {
     if (b.parent == nullptr && !b.is_external_clone()) {
         co_await fail(errc::invalid, fmt::format("blob 0x{:x} has no parent", b.id));
     }
+    co_await reparent(b, nullptr, nullptr);
+}
+
+// Nothing is copied: the blob's clusters stay what they are, and elsewhere the new parent shows.
+task<> store::reparent(blob_state& b, blob_state* above, external_parent* external) {
     co_await settle_parent(b);
     auto still = co_await freeze(b);
     auto held = co_await b.md.lock();
@@ -98,11 +103,17 @@ task<> store::detach_parent(blob_ref& ref) {
     co_await save_locked(b);
     revision r = revise(b);
     r.record.xattrs.erase(_tied);
-    r.record.internal_xattrs.erase(format::xattr_parent);
-    r.record.internal_xattrs.erase(format::xattr_external_parent);
+    format::xattr_map& internal = r.record.internal_xattrs;
+    internal.erase(format::xattr_parent);
+    internal.erase(format::xattr_external_parent);
     r.record.flags.invalid &= ~format::invalid_flag::external_snapshot;
+    if (above != nullptr) internal.set(format::xattr_parent, text_of(above->id));
+    if (external != nullptr) {
+        internal.set(format::xattr_external_parent, external->id());
+        r.record.flags.invalid |= format::invalid_flag::external_snapshot;
+    }
     co_await commit(b, r);
-    change_parent(b, nullptr, nullptr, nullptr);
+    change_parent(b, above, above != nullptr ? &above->slot : nullptr, external);
     held.release();
     still = {};
     co_await drain_descendants(b.id);
@@ -136,17 +147,7 @@ task<> store::set_parent(blob_ref& ref, blob_ref& parent) {
     for (const blob_state* up = &above; up != nullptr; up = up->parent) {
         if (up == &b) co_await fail(errc::invalid, "a blob cannot be its own ancestor");
     }
-    co_await settle_parent(b);
-    auto still = co_await freeze(b);
-    auto held = co_await b.md.lock();
-    co_await begin_change();
-    co_await save_locked(b);
-    revision r = revise(b);
-    r.record.internal_xattrs.erase(format::xattr_external_parent);
-    r.record.flags.invalid &= ~format::invalid_flag::external_snapshot;
-    r.record.internal_xattrs.set(format::xattr_parent, text_of(above.id));
-    co_await commit(b, r);
-    change_parent(b, &above, &above.slot, nullptr);
+    co_await reparent(b, &above, nullptr);
 }
 
 // --- the device has become larger

@@ -268,6 +268,7 @@ class store {
     // Inflating (inflate.cc).
     task<> detach(blob_state& b, bool all, jobs::job& progress);
     task<> drop_parent(blob_state& b, bool all);
+    task<> reparent(blob_state& b, blob_state* above, external_parent* external);
     void change_parent(blob_state& b, blob_state* above, const layout_slot* below, external_parent* external);
 
     // Clones of devices outside (external_clones.cc).

@@ -8,12 +8,9 @@ namespace {
 
 // The uuid of the bdev a blob is an external clone of; empty when it is none.
 std::string external_parent_of(const blob::blob_state& b) {
-    if ((b.record.flags.invalid & blob::format::invalid_flag::external_snapshot) == 0) return {};
+    if (!b.is_external_clone()) return {};
     const std::string* id = b.record.internal_xattrs.find(blob::format::xattr_external_parent);
     return id == nullptr ? std::string() : id->substr(0, id->find('\0'));
-}
-bool is_external_clone(const blob::blob_state& b) noexcept {
-    return (b.record.flags.invalid & blob::format::invalid_flag::external_snapshot) != 0;
 }
 
 }  // namespace
@@ -34,7 +31,7 @@ json::value describe_for_bdev(const volume& v) {
         }
         out.add("clones", std::move(clones));
     }
-    out.add("esnap_clone", is_external_clone(b));
+    out.add("esnap_clone", b.is_external_clone());
     if (std::string parent = external_parent_of(b); !parent.empty()) out.add("external_snapshot_name", parent);
     return out;
 }
@@ -48,7 +45,7 @@ json::value describe(const volume& v) {
                      {"is_thin_provisioned", b.thin()},
                      {"is_snapshot", v.is_snapshot()},
                      {"is_clone", b.parent != nullptr},
-                     {"is_esnap_clone", is_external_clone(b)},
+                     {"is_esnap_clone", b.is_external_clone()},
                      {"is_degraded", v.is_degraded()},
                      {"num_allocated_clusters", b.allocated},
                      {"lvs", json::object{{"name", s.name()}, {"uuid", s.uuid().to_string()}}}};
