@@ -196,6 +196,27 @@ TEST(blob_check, missing_and_circular_parents) {
     expect_repaired(round, {"its parents go in a circle"}, 3);
 }
 
+// As SPDK leaves the clone of a snapshot it removes, when that was itself a clone of an external snapshot.
+TEST(blob_check, a_clone_of_an_external_snapshot_has_no_other_parent) {
+    store s;
+    const auto before = check_of(s);
+    const auto& gone = before.find(format::id_of_root_page(store::snap2))->extents[0];
+    s.clusters_used.reset(gone.clusters[1]);
+    s.put(store::snap2, {});
+    s.put(9, {});
+    s.pages_used.reset(store::snap2);
+    s.pages_used.reset(9);
+    s.ids_used.reset(store::snap2);
+    format::blob_record& r = s.record(store::clone);
+    r.flags.invalid |= format::invalid_flag::external_snapshot;
+    r.internal_xattrs.set(format::xattr_external_parent, std::string(36, 'u') + '\0');
+    s.write(r);
+    s.write_masks();
+    const auto found = check_of(s);
+    EXPECT_TRUE(found.findings.empty()) << all_text(found);
+    EXPECT_FALSE(found.find(r.id)->parent);
+}
+
 TEST(blob_check, masks_that_lie) {
     store s;
     s.clusters_used.reset(s.layout().first_data_cluster);

@@ -11,6 +11,8 @@ void examiner::link_parents() {
     for (examined_blob& b : _out.blobs) {
         for (std::string_view mark : {format::xattr_in_progress, format::xattr_pending_removal})
             find_half_made(b, mark);
+        // SPDK leaves a SNAP behind when it removes a snapshot that was a clone of an external one: it means nothing.
+        if ((b.record.flags.invalid & format::invalid_flag::external_snapshot) != 0) continue;
         auto parent = b.record.id_in(format::xattr_parent);
         if (!parent) {
             break_blob(b, parent.error().message(), format::no_page);
