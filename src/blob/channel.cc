@@ -12,18 +12,29 @@ using bdev::io;
 using bdev::op;
 using bdev::status;
 
+namespace {
+
+// As a power of two.
+uint8_t blocks_in_unit(store& s) noexcept {
+    return static_cast<uint8_t>(std::countr_zero(s.geometry().io_unit_size / s.base().block_size()));
+}
+
+}  // namespace
+
 blob_channel::blob_channel(blob_state& of, bdev::channel_ref base)
     : _slot(of.slot),
       _base(std::move(base)),
-      _cluster_blocks(of.owner.geometry().cluster_size / of.owner.base().block_size()),
+      _cluster_blocks(of.owner.geometry().cluster_size / of.owner.geometry().io_unit_size),
       _shift(std::has_single_bit(_cluster_blocks) ? static_cast<uint8_t>(std::countr_zero(_cluster_blocks)) : 0),
-      _block_size(of.owner.base().block_size()),
+      _unit_shift(blocks_in_unit(of.owner)),
+      _direct(_unit_shift == 0 ? static_cast<uint8_t>(op::write) + 1 : 0),
+      _io_unit(of.owner.geometry().io_unit_size),
       _blob(of) {}
 
 void blob_channel::do_submit(io& r) noexcept {
     uint64_t index = cluster_of(r.lba);
     const layout& l = *_slot.load(std::memory_order_acquire);
-    if (r.operation <= op::write && (r.flags & io::fua) == 0 && index < l.size) [[likely]] {
+    if (static_cast<uint8_t>(r.operation) < _direct && (r.flags & io::fua) == 0 && index < l.size) [[likely]] {
         uint32_t cluster = l.entries[index].load(std::memory_order_acquire);
         if (cluster != no_cluster) [[likely]] {
             r.lba += (uint64_t{cluster} - index) * _cluster_blocks;
@@ -51,7 +62,21 @@ void blob_channel::go_down(io& r, uint64_t index, uint32_t cluster) noexcept {
     if ((r.flags & io::fua) != 0 && r.operation != op::read && _blob.unsaved.load(std::memory_order_acquire)) {
         r.push(forced_written, this);  // the data is safe then; where it lies must be, too
     }
+    submit_below(r);
+}
+
+void blob_channel::submit_below(io& r) noexcept {
+    if (_unit_shift != 0) {
+        r.push(back_in_units, this);
+        r.lba <<= _unit_shift;
+        r.blocks <<= _unit_shift;
+    }
     _base->submit(r);
+}
+
+void blob_channel::back_in_units(io& r, void* self) noexcept {
+    r.blocks >>= static_cast<blob_channel*>(self)->_unit_shift;
+    bdev::complete(r);
 }
 
 void blob_channel::absent(io& r, uint64_t index, source from) noexcept {
@@ -59,13 +84,13 @@ void blob_channel::absent(io& r, uint64_t index, source from) noexcept {
         case op::read:
             if (from.cluster != no_cluster) {
                 r.lba += (uint64_t{from.cluster} - index) * _cluster_blocks;
-                return _base->submit(r);
+                return submit_below(r);
             }
             if (from.external != nullptr) {
-                return channel_of(*from.external).read(r, r.lba * _block_size, uint64_t{r.blocks} * _block_size);
+                return channel_of(*from.external).read(r, r.lba * _io_unit, uint64_t{r.blocks} * _io_unit);
             }
             {
-                std::size_t left = std::size_t{r.blocks} * _block_size;
+                std::size_t left = std::size_t{r.blocks} * _io_unit;
                 for (uint32_t i = 0; i < r.iov_count && left > 0; ++i) {
                     std::size_t here = std::min(left, r.iov[i].iov_len);
                     std::memset(r.iov[i].iov_base, 0, here);
@@ -145,12 +170,12 @@ void blob_channel::returned(errand& e) noexcept {
 bdev::properties blob_ref::properties(std::string name) const {
     const store& s = _blob->owner;
     const bdev::properties& base = _blob->owner.base().device().props();
+    const uint32_t unit = s.geometry().io_unit_size, cluster_blocks = s.geometry().cluster_size / unit;
     bdev::properties p;
     p.name = std::move(name);
-    p.block_size = base.block_size;
-    uint32_t cluster_blocks = s.geometry().cluster_size / base.block_size;
+    p.block_size = unit;
     p.num_blocks = clusters() * cluster_blocks;
-    p.physical_block_size = base.physical_block_size;
+    p.physical_block_size = base.physical_block_size == 0 ? 0 : std::max(base.physical_block_size, unit);
     p.offered = bdev::op_bit(op::read) | bdev::op_bit(op::write) | bdev::op_bit(op::unmap) |
                 bdev::op_bit(op::write_zeroes) | bdev::op_bit(op::flush);
     p.write_cache = base.write_cache;
@@ -163,7 +188,7 @@ bdev::properties blob_ref::properties(std::string name) const {
     p.split_on_boundary = true;
     p.zeroing_crosses_boundary = true;
     p.numa_id = base.numa_id;
-    p.frames = static_cast<uint8_t>(base.frames + 2);
+    p.frames = static_cast<uint8_t>(base.frames + (unit == base.block_size ? 2 : 3));
     return p;
 }
 

@@ -4,6 +4,9 @@
 //                                    go the common way
 //   unmap and write-zeroes           of part of a cluster go down; of more are the store's business (discard.cc)
 // Every other request lies in one cluster (properties: optimal_io_boundary).
+//
+// A blob's blocks are the store's io units. Stores from before the super block named the unit have 4,096 bytes, also on
+// devices with blocks of 512: there a request is put into the device's blocks on its way down, and back on its way up.
 #pragma once
 
 #include <memory>
@@ -44,6 +47,9 @@ class blob_channel final : public bdev::channel {
     void absent(bdev::io& r, uint64_t index, source from) noexcept;
     void zero(bdev::io& r, uint64_t index) noexcept;
     void go_down(bdev::io& r, uint64_t index, uint32_t cluster) noexcept;
+    // To the device; r is in io units, and at its address there.
+    void submit_below(bdev::io& r) noexcept;
+    static void back_in_units(bdev::io& r, void* self) noexcept;
     void send(bdev::io& r, uint64_t index, errand::purpose what) noexcept;
     void returned(errand& e) noexcept;
     static void forced_written(bdev::io& r, void* self) noexcept;
@@ -53,8 +59,10 @@ class blob_channel final : public bdev::channel {
     const layout_slot& _slot;
     bdev::channel_ref _base;
     const uint32_t _cluster_blocks;
-    const uint8_t _shift;  // 0: cluster_blocks is no power of two, or one
-    const uint32_t _block_size;
+    const uint8_t _shift;       // 0: cluster_blocks is no power of two, or one
+    const uint8_t _unit_shift;  // blocks of the device in an io unit, as a power of two
+    const uint8_t _direct;      // operations below this number may go straight down: none unless _unit_shift is 0
+    const uint32_t _io_unit;
     blob_state& _blob;
     errand* _free = nullptr;
     std::vector<std::unique_ptr<errand>> _errands;

@@ -1,5 +1,6 @@
 // Requests of every size and kind to a blob's bdev, over clusters that are a power of two of blocks and others, over
-// clusters it has, its parent has, and nobody has: what is there is what a plain array would hold.
+// clusters it has, its parent has, and nobody has: what is there is what a plain array would hold. Stores of new, and
+// old ones whose io units are larger than the device's blocks.
 #include "blob/channel.h"
 
 #include <gtest/gtest.h>
@@ -16,15 +17,23 @@ using bytes = data_bytes;
 
 class requests {
   public:
-    requests(uint64_t seed, uint32_t cluster) : _chance(env::sim::rng::stream(seed, "requests")), _cluster(cluster) {}
+    requests(uint64_t seed, sim_machine& on, uint32_t cluster, uint32_t unit)
+        : _chance(env::sim::rng::stream(seed, "requests")), _machine(on), _cluster(cluster), _unit(unit) {}
 
     task<> run(life& l) {
         auto s = co_await store::init(l.devices, l.base(), {.cluster_size = _cluster, .md_page_count = 100});
+        if (_unit != 512) {
+            co_await s->unload();
+            s.reset();
+            make_older(_machine.disk());
+            s = co_await store::load(l.devices, l.base(), {});
+        }
+        EXPECT_EQ(s->geometry().io_unit_size, _unit);
         const uint64_t clusters = 7;
         blob_id id = co_await s->create({.clusters = clusters, .thin = true});
-        _blocks = static_cast<uint32_t>(clusters * _cluster / 512);
-        _expected.resize(std::size_t{_blocks} * 512);
-        co_await write_pattern(l, *s, id, _cluster / 512, 3 * _cluster / 512, 'p');
+        _blocks = static_cast<uint32_t>(clusters * _cluster / _unit);
+        _expected.resize(std::size_t{_blocks} * _unit);
+        co_await write_pattern(l, *s, id, _cluster / _unit, 3 * _cluster / _unit, 'p');
         std::fill_n(_expected.begin() + _cluster, 3 * _cluster, std::byte{'p'});
         {
             blob_ref b = co_await s->open(id);
@@ -32,7 +41,8 @@ class requests {
         }
         const std::string parent = co_await describe(l, *s);
         auto d = co_await l.serve(*s, id);
-        EXPECT_EQ(d->props().optimal_io_boundary, std::min(_cluster / 512, (_cluster / 512) & -(_cluster / 512)));
+        EXPECT_EQ(d->block_size(), _unit);
+        EXPECT_EQ(d->props().optimal_io_boundary, (_cluster / _unit) & -(_cluster / _unit));
         {
             auto io = d.channel();
             for (unsigned i = 0; i < 60 && !testing::Test::HasFailure(); ++i) co_await one(*io);
@@ -52,15 +62,15 @@ class requests {
 
   private:
     bytes random_bytes(uint32_t blocks) {
-        bytes out(std::size_t{blocks} * 512);
+        bytes out(std::size_t{blocks} * _unit);
         for (auto& b : out) b = static_cast<std::byte>(_chance.below(256));
         return out;
     }
     task<> one(bdev::channel& io) {
         const auto lba = static_cast<uint32_t>(_chance.below(_blocks));
-        const auto blocks = static_cast<uint32_t>(1 + _chance.below(std::min(_blocks - lba, 3 * _cluster / 512)));
-        auto at = _expected.begin() + std::ptrdiff_t{lba} * 512;
-        const std::ptrdiff_t size = std::ptrdiff_t{blocks} * 512;
+        const auto blocks = static_cast<uint32_t>(1 + _chance.below(std::min(_blocks - lba, 3 * _cluster / _unit)));
+        auto at = _expected.begin() + std::ptrdiff_t{lba} * _unit;
+        const std::ptrdiff_t size = std::ptrdiff_t{blocks} * _unit;
         const bytes there(at, at + size);
         switch (_chance.below(6)) {
             case 0: {
@@ -89,8 +99,8 @@ class requests {
             case 4: {
                 const auto source = static_cast<uint32_t>(_chance.below(_blocks - blocks + 1));
                 co_await bdev::copy(io, source, lba, blocks);
-                bytes moved(_expected.begin() + std::ptrdiff_t{source} * 512,
-                            _expected.begin() + std::ptrdiff_t{source} * 512 + size);
+                bytes moved(_expected.begin() + std::ptrdiff_t{source} * _unit,
+                            _expected.begin() + std::ptrdiff_t{source} * _unit + size);
                 std::ranges::copy(moved, at);
                 break;
             }
@@ -107,7 +117,8 @@ class requests {
     }
 
     env::sim::rng _chance;
-    const uint32_t _cluster;
+    sim_machine& _machine;
+    const uint32_t _cluster, _unit;
     uint32_t _blocks = 0;
     bytes _expected;
 };
@@ -116,12 +127,15 @@ TEST(blob_channel, requests_of_every_size_are_split_at_clusters) {
     thread::for_each_seed(
         [] {
             const uint64_t seed = thread::test_seed();
+            const uint32_t unit = seed / 2 % 2 == 0 ? 512 : 4096;
             for (uint32_t cluster : {8u, 12u, 20u, 24u}) {
-                SCOPED_TRACE(std::to_string(cluster) + " KiB clusters");
+                SCOPED_TRACE(fmt::format("{} KiB clusters, io units of {}", cluster, unit));
                 sim_machine m(seed, 4 << 20, {.volatile_cache = seed % 2 == 0});
-                requests all(seed, cluster * 1024);
+                requests all(seed, m, cluster * 1024, unit);
                 auto outcome = m.live([&](life& l) { return all.run(l); });
                 EXPECT_TRUE(outcome) << outcome.error().message();
+                EXPECT_EQ(fsck(m.disk(), true), "");
+                EXPECT_EQ(super_of(m.disk()).io_unit_size, unit);
             }
         },
         50);

@@ -82,7 +82,7 @@ void store::plan(zeroing& z) const noexcept {
 }
 
 task<> store::zero(blob_state& b, const bdev::io& r) {
-    const uint64_t block = _disk.block_size();
+    const uint64_t block = _super.layout.io_unit_size;
     zeroing z{b, r.lba * block, (r.lba + r.blocks) * block, r.operation == bdev::op::write_zeroes};
     if (z.end > b.current->size * _super.layout.cluster_size) co_await fail(errc::invalid);
     co_await begin_change();

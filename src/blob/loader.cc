@@ -77,10 +77,6 @@ task<std::unique_ptr<store>> store::load(bdev::registry& devices, bdev::descript
     if (!how.type.empty() && super.type_text() != how.type) {
         co_await fail(errc::invalid, fmt::format("the blobstore is of type {}, not {}", super.type_text(), how.type));
     }
-    if (super.layout.io_unit_size != block) {
-        co_await fail(errc::unsupported, fmt::format("the blobstore has I/O units of {} bytes, the device blocks of {}",
-                                                     super.layout.io_unit_size, block));
-    }
     std::unique_ptr<store> made(new store(devices, std::move(base), std::move(super)));
     made->_externals = how.externals;
     result<> outcome = co_await as_result(loader(*made).run());

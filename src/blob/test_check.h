@@ -42,7 +42,7 @@ inline task<std::string> describe(life& l, store& s) {
             auto memory = co_await s.base().memory(s.geometry().cluster_size);
             {
                 auto io = d.channel();
-                const uint64_t blocks = memory.size() / 512;
+                const uint64_t blocks = memory.size() / d->block_size();
                 for (uint64_t i = 0; i < std::min<uint64_t>(b.record.cluster_count, 20); ++i) {
                     co_await bdev::read(*io, i * blocks, memory.bytes());
                     text += " " + hash_of(memory.bytes());
@@ -114,7 +114,7 @@ inline std::string fsck(const env::sim::disk& on, bool unloaded) {
 // Writes `blocks` blocks from `lba` on, and flushes.
 inline task<> write_pattern(life& l, store& s, blob_id id, uint64_t lba, uint32_t blocks, char c, bool flush = true) {
     auto d = co_await l.serve(s, id);
-    data_bytes data(std::size_t{blocks} * 512, static_cast<std::byte>(c));
+    data_bytes data(std::size_t{blocks} * d->block_size(), static_cast<std::byte>(c));
     result<> outcome;
     {
         auto io = d.channel();

@@ -16,6 +16,8 @@
 #include "bdev/awaits.h"
 #include "bdev/registry.h"
 #include "bdev/test_device.h"
+#include "blob/format/page.h"
+#include "blob/format/wire.h"
 #include "blob/store.h"
 #include "env/sim/disk/disk.h"
 #include "env/sim/lone_world.h"
@@ -124,6 +126,25 @@ class blob_device final : public bdev::device {
     }
     blob_ref blob;
 };
+
+inline format::super_block_wire super_of(const env::sim::disk& on) {
+    format::page_bytes page;
+    on.peek(0, page);
+    return std::bit_cast<format::super_block_wire>(page);
+}
+
+// An unloaded store as SPDK left it when super blocks did not name the io unit: 4,096 bytes, whatever the device's
+// blocks are; nor anything that came later.
+inline void make_older(env::sim::disk& on) {
+    format::super_block_wire w = super_of(on);
+    w.version = 2;
+    w.used_blobid_mask_start = w.used_blobid_mask_length = 0;
+    w.io_unit_size = w.md_page_size = 0;
+    std::ranges::fill(w.reserved96, uint8_t{});
+    std::ranges::fill(w.extension, uint8_t{});
+    w.crc = format::crc_of(std::bit_cast<format::page_bytes>(w));
+    on.poke(0, std::bit_cast<format::page_bytes>(w));
+}
 
 // Devices outside of the store, named by their ids: memory with a pattern.
 struct outside final : external_devices {
