@@ -75,6 +75,28 @@ TEST(json, tells_line_and_offset) {
     EXPECT_EQ(v.error().message(), "Parse error: line 3, offset 13: Missing a comma or '}' after an object member.");
 }
 
+TEST(json, what_is_not_utf8_is_replaced) {
+    const std::pair<std::string_view, std::string_view> cases[] = {
+        {"plain", "plain"},
+        {"\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80", "\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80"},
+        {"a\xff"
+         "b",
+         "a\xef\xbf\xbd"
+         "b"},
+        {"\x80", "\xef\xbf\xbd"},
+        {"end \xe2\x82", "end \xef\xbf\xbd\xef\xbf\xbd"},
+        {"\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd"},
+        {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+        {std::string_view("\0\xe2", 2), "\\u0000\xef\xbf\xbd"},
+    };
+    for (auto [text, written] : cases) {
+        const std::string quoted = '"' + std::string(written) + '"';
+        EXPECT_EQ(write(value(std::string(text))), quoted);
+        EXPECT_EQ(write(object{{std::string(text), 1}}), '{' + quoted + ":1}");
+        EXPECT_TRUE(parse(quoted)) << quoted;
+    }
+}
+
 TEST(json, comments_where_allowed) { EXPECT_EQ(write(*parse("/* a */ {} // b\n", comments::allowed)), "{}"); }
 
 TEST(json, depth_is_limited_without_recursion) {

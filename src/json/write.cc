@@ -1,14 +1,42 @@
 #include "json/write.h"
 
+#include <rapidjson/memorystream.h>
 #include <rapidjson/prettywriter.h>
 #include <rapidjson/stringbuffer.h>
 #include <rapidjson/writer.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace varve::json {
 
 namespace {
+
+// Names and attributes come from disks of any making. Each byte that belongs to no character becomes U+FFFD.
+std::string mended(std::string_view text) {
+    std::string out;
+    rapidjson::MemoryStream from(text.data(), text.size());
+    while (from.Tell() < text.size()) {
+        const char* start = from.src_;
+        rapidjson::StringBuffer unused;
+        if (rapidjson::UTF8<>::Validate(from, unused) && from.src_ <= text.data() + text.size()) {
+            out.append(start, from.src_);
+        } else {
+            out += "\xef\xbf\xbd";
+            from.src_ = start + 1;
+        }
+    }
+    return out;
+}
+
+// Gives RapidJSON's writer characters only.
+template <class Put>
+void put_text(std::string_view text, Put put) {
+    bool ascii = std::ranges::all_of(text, [](char c) { return static_cast<signed char>(c) >= 0; });
+    const std::string safe = ascii ? std::string() : mended(text);
+    if (!ascii) text = safe;
+    put(text.data(), static_cast<rapidjson::SizeType>(text.size()));
+}
 
 // Depth is bounded by whoever built the value: parse() by max_depth, code by what it says.
 template <class Writer>
@@ -34,7 +62,7 @@ void put(Writer& to, const value& v) {
             }
             return;
         case value::kind::string:
-            to.String(v.string()->data(), static_cast<rapidjson::SizeType>(v.string()->size()));
+            put_text(*v.string(), [&](auto... text) { to.String(text...); });
             return;
         case value::kind::array:
             to.StartArray();
@@ -44,7 +72,7 @@ void put(Writer& to, const value& v) {
         case value::kind::object:
             to.StartObject();
             for (const member& m : *v.members()) {
-                to.Key(m.name.data(), static_cast<rapidjson::SizeType>(m.name.size()));
+                put_text(m.name, [&](auto... text) { to.Key(text...); });
                 put(to, m.data);
             }
             to.EndObject();

@@ -1,5 +1,5 @@
 // write: a value to JSON text (UTF-8). Doubles are written so that they read back the same; what JSON cannot say
-// (infinity, not a number) is written as null.
+// (infinity, not a number) is written as null, and a byte that is not UTF-8 as U+FFFD.
 #pragma once
 
 #include <string>
