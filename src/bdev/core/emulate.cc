@@ -173,6 +173,19 @@ task<> emulator::run_alone(io& r) {
     complete_later(r, outcome);
 }
 
+// Between the device and a buffer that holds it all, for `r`.
+task<status> emulator::moved(const io& r, op how, uint64_t lba, uint64_t blocks, std::byte* buffer) {
+    for (uint64_t done = 0; done < blocks;) {
+        uint32_t count = fit(how, lba + done, blocks - done, SIZE_MAX);
+        transfer part(_core, how, lba + done, count);
+        status s =
+            co_await part.as(r).data(buffer + done * _core.block_size(), std::size_t{count} * _core.block_size());
+        if (s != status::ok) co_return s;
+        done += count;
+    }
+    co_return status::ok;
+}
+
 task<status> emulator::copied(io& r) {
     lent buffer = co_await borrow();
     if (!buffer) co_return status::no_memory;
@@ -182,22 +195,9 @@ task<status> emulator::copied(io& r) {
         uint64_t room = buffer.size() / _core.block_size();
         uint64_t blocks = std::min<uint64_t>(r.blocks - done, room);
         uint64_t at = backwards ? r.blocks - done - blocks : done;
-        for (uint64_t part = 0; part < blocks;) {
-            uint32_t count = fit(op::read, r.source_lba + at + part, blocks - part, SIZE_MAX);
-            transfer read(_core, op::read, r.source_lba + at + part, count);
-            status s = co_await read.as(r).data(buffer.data() + part * _core.block_size(),
-                                                std::size_t{count} * _core.block_size());
-            if (s != status::ok) co_return s;
-            part += count;
-        }
-        for (uint64_t part = 0; part < blocks;) {
-            uint32_t count = fit(op::write, r.lba + at + part, blocks - part, SIZE_MAX);
-            transfer write(_core, op::write, r.lba + at + part, count);
-            status s = co_await write.as(r).data(buffer.data() + part * _core.block_size(),
-                                                 std::size_t{count} * _core.block_size());
-            if (s != status::ok) co_return s;
-            part += count;
-        }
+        status s = co_await moved(r, op::read, r.source_lba + at, blocks, buffer.data());
+        if (s == status::ok) s = co_await moved(r, op::write, r.lba + at, blocks, buffer.data());
+        if (s != status::ok) co_return s;
         done += blocks;
     }
     co_return status::ok;

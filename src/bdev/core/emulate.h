@@ -62,6 +62,7 @@ class emulator {
     task<status> compared(io& r);
     task<status> compared_and_written(io& r);
     task<status> copied(io& r);
+    task<status> moved(const io& r, op how, uint64_t lba, uint64_t blocks, std::byte* buffer);
     task<status> compare_range(uint64_t lba, uint32_t blocks, iov_cursor& with, std::byte* buffer, std::size_t size);
     task<lent> borrow();
     uint32_t fit(op o, uint64_t lba, uint64_t blocks, std::size_t memory) const noexcept;
