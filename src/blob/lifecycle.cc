@@ -13,19 +13,36 @@ namespace {
 constexpr uint64_t clusters_max = uint64_t{1} << 28;
 constexpr const char* too_many_clusters = "a blob has at most 2^28 clusters: make a store with larger ones";
 constexpr uint64_t per_page = format::clusters_per_extent_page;
-constexpr uint64_t clusters_at_once = 16384;  // freed before others have their turn
+constexpr uint64_t clusters_at_once = 16384;  // taken or freed before others have their turn
+constexpr unsigned clears_at_once = 4;
+constexpr uint64_t write_bytes = 8 << 20;
 constexpr uint64_t extent_pages_for(uint64_t clusters) { return (clusters + per_page - 1) / per_page; }
 }  // namespace
 
-task<> store::clear(std::vector<uint32_t> clusters) {
+// Large requests where the device unmaps, smaller ones where it writes; a few at once, so that others have their share.
+task<> store::clear(std::vector<uint32_t> clusters, jobs::job* progress) {
     std::ranges::sort(clusters);
     const uint64_t size = _super.layout.cluster_size;
-    for (std::size_t i = 0; i < clusters.size();) {
+    const uint64_t at_most = std::max<uint64_t>(1, (_disk.unmap_zeroes() ? disk::zero_bytes_max : write_bytes) / size);
+    if (progress != nullptr) progress->expect(clusters.size());
+    semaphore slots(clears_at_once);
+    crew all;
+    result<> outcome;
+    auto one = [](store& s, uint64_t first, uint64_t count, jobs::job* told, semaphore::units) -> task<> {
+        co_await s._disk.zero(first * s._super.layout.cluster_size, count * s._super.layout.cluster_size);
+        if (told != nullptr) told->did(count);
+    };
+    for (std::size_t i = 0; i < clusters.size() && outcome && !all.failed();) {
         std::size_t end = i + 1;
-        while (end < clusters.size() && clusters[end] == clusters[end - 1] + 1) ++end;
-        co_await _disk.zero(clusters[i] * size, (end - i) * size);
+        while (end < clusters.size() && end - i < at_most && clusters[end] == clusters[end - 1] + 1) ++end;
+        auto slot = co_await slots.acquire();
+        if (progress != nullptr) outcome = co_await as_result(progress->turn((end - i) * size));
+        if (outcome) all.start(one(*this, clusters[i], end - i, progress, std::move(slot)));
         i = end;
     }
+    result<> done = co_await as_result(all.done());
+    co_await std::move(outcome);
+    co_await std::move(done);
 }
 
 namespace {
@@ -72,22 +89,24 @@ task<uint32_t> store::take_cluster(taken& mine, bool& clean) {
     }
 }
 
-task<> store::allocate(revision& r, layout& l, uint64_t first, uint64_t count) {
+task<std::vector<uint32_t>> store::allocate(taken& mine, uint64_t count, jobs::job* progress) {
     if (count > _space.free_clusters()) {
         co_await fail(errc::no_space,
                       fmt::format("{} clusters are wanted, {} are free", count, _space.free_clusters()));
     }
-    std::vector<uint32_t> dirty;
-    for (uint64_t i = first; i < first + count; ++i) {
+    std::vector<uint32_t> all, dirty;
+    all.reserve(count);
+    for (uint64_t i = 0; i < count; ++i) {
         bool clean = false;
-        uint32_t c = co_await take_cluster(r.mine, clean);
-        if (!clean) dirty.push_back(c);
-        l.put(i, c);
+        all.push_back(co_await take_cluster(mine, clean));
+        if (!clean) dirty.push_back(all.back());
+        if ((i + 1) % clusters_at_once == 0) co_await yield();
     }
-    co_await clear(std::move(dirty));
+    co_await clear(std::move(dirty), progress);
+    co_return all;
 }
 
-task<blob_id> store::create(blob_options how) {
+task<blob_id> store::create(blob_options how, jobs::job* progress) {
     if (how.clusters > clusters_max) co_await fail(errc::invalid, too_many_clusters);
     if (how.external.size() > external_parent::id_max) co_await fail(errc::invalid, "not the id of a device");
     external_parent* outside = how.external.empty() ? nullptr : &external(how.external);
@@ -115,7 +134,8 @@ task<blob_id> store::create(blob_options how) {
         r.record.internal_xattrs.set(format::xattr_external_parent, how.external);
     }
     if (!how.thin) {
-        co_await allocate(r, *l, 0, how.clusters);
+        const std::vector<uint32_t> mine = co_await allocate(r.mine, how.clusters, progress);
+        for (uint64_t i = 0; i < how.clusters; ++i) l->put(i, mine[i]);
         std::vector<uint64_t> all(r.extent_pages.size());
         for (uint64_t i = 0; i < all.size(); ++i) all[i] = i;
         co_await add_extent_pages(r, *l, all);
@@ -251,17 +271,25 @@ void store::free_what_nobody_claims(const blob_state& b) {
     start_trimming();
 }
 
-task<> store::resize(blob_ref& ref, uint64_t clusters) {
+// What is to be cleared is so before the blob is frozen.
+task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress) {
     blob_state& b = ref.state();
     if (clusters > clusters_max) co_await fail(errc::invalid, too_many_clusters);
     operation mine = co_await begin_on(b);
     if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
-    auto still = co_await freeze(b);
-    auto held = co_await b.md.lock();
     const uint64_t before = b.record.cluster_count;
     if (clusters == before) co_return;
+    taken more(_space);
+    std::vector<uint32_t> added;
+    if (!b.thin() && clusters > before) {
+        co_await begin_change();
+        added = co_await allocate(more, clusters - before, progress);
+    }
+    auto still = co_await freeze(b);
+    auto held = co_await b.md.lock();
     co_await begin_change();
     revision r = revise(b);
+    r.mine.take_over(std::move(more));
     r.record.cluster_count = clusters;
     auto l = std::make_unique<layout>(clusters);
     l->below = b.current->below;
@@ -270,7 +298,7 @@ task<> store::resize(blob_ref& ref, uint64_t clusters) {
     for (uint64_t i = 0; i < common; ++i) {
         if (uint32_t c = b.current->at(i); c != no_cluster) l->put(i, c);
     }
-    if (!b.thin() && clusters > before) co_await allocate(r, *l, before, clusters - before);
+    for (uint64_t i = 0; i < added.size(); ++i) l->put(before + i, added[i]);
     std::vector<uint64_t> changed;  // extent pages, on new pages: those that change, and all that new clusters need
     if (r.record.uses_extent_table) {
         r.extent_pages.resize(extent_pages_for(clusters));

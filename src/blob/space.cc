@@ -9,7 +9,8 @@ space::space(uint32_t first_data_cluster, uint32_t clusters, uint32_t pages)
       _clean(clusters),
       _pages(pages),
       _first(first_data_cluster),
-      _next_cluster(first_data_cluster),
+      _next_free(first_data_cluster),
+      _next_clean(first_data_cluster),
       _next_unclean(first_data_cluster) {
     for (uint32_t c = 0; c < first_data_cluster; ++c) _used.set(c);
 }
@@ -20,15 +21,13 @@ bool space::claim_cluster(uint32_t c) noexcept {
 }
 
 uint32_t space::take_cluster(bool& clean) noexcept {
-    uint64_t c = _clean.next_set(_next_cluster);
-    if (c == bitmap::none) c = _clean.next_set(0);
-    clean = c != bitmap::none;
-    if (!clean) c = _used.next_clear(_next_cluster);
-    if (c == bitmap::none) c = _used.next_clear(0);
+    clean = _clean.count() != 0;
+    const uint64_t c = clean ? _clean.next_set(_next_clean) : _used.next_clear(_next_free);
     if (c == bitmap::none) return 0;
-    _used.set(c);
+    const bool was_free = _used.set(c);
+    VARVE_ASSERT(was_free);
     _clean.clear(c);
-    _next_cluster = static_cast<uint32_t>(c + 1);
+    (clean ? _next_clean : _next_free) = static_cast<uint32_t>(c + 1);
     return static_cast<uint32_t>(c);
 }
 
@@ -36,9 +35,13 @@ void space::free_cluster(uint32_t c, bool clean) noexcept {
     VARVE_ASSERT(c >= _first);
     bool was_used = _used.clear(c);
     VARVE_ASSERT(was_used);
-    if (clean) _clean.set(c);
-    _next_cluster = std::min(_next_cluster, c);
-    _next_unclean = std::min(_next_unclean, c);
+    _next_free = std::min(_next_free, c);
+    if (clean) {
+        _clean.set(c);
+        _next_clean = std::min(_next_clean, c);
+    } else {
+        _next_unclean = std::min(_next_unclean, c);
+    }
 }
 
 void space::grow(uint32_t clusters) {
@@ -47,6 +50,7 @@ void space::grow(uint32_t clusters) {
 }
 
 cluster_range space::take_unclean(uint32_t at_most) noexcept {
+    if (_used.size() - _used.count() == _clean.count()) return {};
     uint64_t at = _next_unclean;
     while ((at = _used.next_clear(at)) != bitmap::none && _clean.test(at)) ++at;
     if (at == bitmap::none) return {};
@@ -66,6 +70,8 @@ void space::give_back(cluster_range r, bool clean) noexcept {
         if (clean) _clean.set(c);
     }
     _in_hand -= r.count;
+    _next_free = std::min(_next_free, r.first);
+    if (clean) _next_clean = std::min(_next_clean, r.first);
 }
 
 uint32_t space::take_page(uint32_t from) noexcept {

@@ -29,7 +29,7 @@ class space {
     bool cluster_used(uint32_t c) const noexcept { return _used.test(c); }
     // For load: false when it has an owner already.
     bool claim_cluster(uint32_t c) noexcept;
-    // Clean if there is a clean one; 0 when there is none.
+    // The lowest that is clean, if there is one, or the lowest; 0 when there is none.
     uint32_t take_cluster(bool& clean) noexcept;
     void free_cluster(uint32_t c, bool clean = false) noexcept;
     // At least `clusters` of them are free, not counting those the trimmer has.
@@ -51,7 +51,8 @@ class space {
   private:
     bitmap _used, _clean, _pages;
     const uint32_t _first;
-    uint32_t _next_cluster, _next_unclean;
+    // None before: free, clean, neither used nor clean. Without, taking many one by one would search from the start.
+    uint32_t _next_free, _next_clean, _next_unclean;
     uint32_t _in_hand = 0;
 };
 
@@ -70,6 +71,11 @@ class taken {
     }
     void add_page(uint32_t p) { _pages.push_back(p); }
     void add_cluster(uint32_t c) { _clusters.push_back(c); }
+    void take_over(taken&& other) {
+        _pages.insert(_pages.end(), other._pages.begin(), other._pages.end());
+        _clusters.insert(_clusters.end(), other._clusters.begin(), other._clusters.end());
+        other.keep();
+    }
     void keep() noexcept {
         _pages.clear();
         _clusters.clear();

@@ -114,14 +114,17 @@ class store {
     // Stops without writing anything: the device has gone, or a crash is being played. Nothing is open any more.
     task<> abandon();
 
-    task<blob_id> create(blob_options how);
+    // Clusters of a thick blob are zeroes: of those that are not yet, `progress` counts the clearing (null: nobody looks),
+    // and can cancel it.
+    task<blob_id> create(blob_options how, jobs::job* progress = nullptr);
     result<blob_ref> open(blob_id id);
     // Of a large blob the clusters become free little by little; `progress` counts them (null: nobody looks). Gone it
     // is from the beginning, so it cannot be cancelled. errc::busy when it is open, or has more than one clone. One
     // that was set aside can be removed when it has no clones, and leaves alone what others claim, too.
     task<> remove(blob_id id, jobs::job* progress = nullptr);
-    // More clusters read as zeroes. Fewer: whoever serves the blob makes the device smaller first.
-    task<> resize(blob_ref& b, uint64_t clusters);
+    // More clusters read as zeroes; `progress` as with create(). Fewer: whoever serves the blob makes the device smaller
+    // first.
+    task<> resize(blob_ref& b, uint64_t clusters, jobs::job* progress = nullptr);
     task<> set_xattr(blob_ref& b, std::string name, std::string value);
     task<> remove_xattr(blob_ref& b, std::string name);
     // That xattr goes when other clusters become the blob's own: by inflating, decoupling or detaching it, or when the
@@ -239,9 +242,9 @@ class store {
     static format::page_bytes extent_page(const blob_state& b, uint64_t index, std::vector<uint32_t> clusters);
     result<uint32_t> take_page(revision& r, uint32_t from = 0);
 
-    // Clusters of zeroes for `count` entries of `l` from `first` on; they belong to r.
-    task<> allocate(revision& r, layout& l, uint64_t first, uint64_t count);
-    task<> clear(std::vector<uint32_t> clusters);
+    // So many clusters of zeroes.
+    task<std::vector<uint32_t>> allocate(taken& mine, uint64_t count, jobs::job* progress);
+    task<> clear(std::vector<uint32_t> clusters, jobs::job* progress);
     std::unique_ptr<blob_state> forget(blob_state& b) noexcept;
     task<> free_space_of(std::unique_ptr<blob_state> b, jobs::job* progress);
     task<> remove_damaged(blob_state& b);

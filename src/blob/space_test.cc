@@ -1,0 +1,71 @@
+#include "blob/space.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "env/sim/rng.h"
+
+namespace varve::blob {
+namespace {
+
+constexpr uint32_t first = 5;
+
+// Against a model that searches from the start each time.
+TEST(space, gives_the_lowest_clean_cluster_or_the_lowest) {
+    constexpr uint32_t clusters = 300;
+    env::sim::rng random(7);
+    space s(first, clusters, 1);
+    std::set<uint32_t> clean, unclean, used;
+    for (uint32_t c = first; c < clusters; ++c) unclean.insert(c);
+    std::vector<cluster_range> in_hand;
+    auto take = [&] {
+        bool is_clean = false;
+        const uint32_t c = s.take_cluster(is_clean);
+        std::set<uint32_t>& from = clean.empty() ? unclean : clean;
+        ASSERT_EQ(c, from.empty() ? 0 : *from.begin());
+        if (c == 0) return;
+        EXPECT_EQ(is_clean, &from == &clean);
+        from.erase(c);
+        used.insert(c);
+    };
+    auto free = [&](bool is_clean) {
+        if (used.empty()) return;
+        const auto it = std::next(used.begin(), static_cast<long>(random.below(used.size())));
+        s.free_cluster(*it, is_clean);
+        (is_clean ? clean : unclean).insert(*it);
+        used.erase(it);
+    };
+    for (int i = 0; i < 20'000; ++i) {
+        const auto what = random.below(8);
+        if (what < 3) {
+            take();
+        } else if (what < 6) {
+            free(what == 5);
+        } else if (what == 6) {
+            cluster_range r = s.take_unclean(static_cast<uint32_t>(1 + random.below(20)));
+            for (uint32_t c = r.first; c < r.first + r.count; ++c) ASSERT_EQ(unclean.erase(c), 1u);
+            if (r.count != 0) in_hand.push_back(r);
+        } else if (!in_hand.empty()) {
+            s.give_back(in_hand.back(), true);
+            for (uint32_t c = 0; c < in_hand.back().count; ++c) clean.insert(in_hand.back().first + c);
+            in_hand.pop_back();
+        }
+        ASSERT_EQ(s.clean_clusters(), clean.size());
+    }
+}
+
+// In seconds, if that, and not in many minutes: a volume of terabytes is made so.
+TEST(space, gives_millions_one_by_one) {
+    constexpr uint32_t clusters = 1 << 22;
+    space s(first, clusters, 1);
+    uint64_t taken = 0;
+    for (bool clean = false; s.take_cluster(clean) != 0;) ++taken;
+    EXPECT_EQ(taken, clusters - first);
+    for (uint32_t c = first; c < clusters; ++c) s.free_cluster(c, c % 2 == 0);
+    for (bool clean = false; s.take_cluster(clean) != 0;) --taken;
+    EXPECT_EQ(taken, 0u);
+}
+
+}  // namespace
+}  // namespace varve::blob
