@@ -24,6 +24,10 @@ void registry::leave(entry& e, result<> outcome) {
     e.ended = thread::thread::current()->now();
     e.outcome = std::move(outcome);
     e.over.set();
+    if (e.what.everyday && e.ended - e.started < at_once) {
+        _entries.erase(uint64_t{e.id});
+        return;
+    }
     auto has_ended = [](const auto& p) { return !p.second->running(); };
     if (std::ranges::count_if(_entries, has_ended) <= static_cast<std::ptrdiff_t>(kept)) return;
     auto oldest = std::ranges::min_element(_entries, {}, [](const auto& p) {

@@ -27,6 +27,7 @@ struct description {
     std::string unit = "steps";   // what done() and total() count
     const void* owner = nullptr;  // for end_all_of()
     const void* about = nullptr;  // for whoever wants to find it; must outlive the job
+    bool everyday = false;        // when it was over at once it is not among the last that ended
 };
 
 struct entry {
@@ -41,8 +42,9 @@ struct entry {
 
 class registry {
   public:
-    using body = std::function<task<>(job&)>;
+    using body = std::move_only_function<task<>(job&)>;
     static constexpr std::size_t kept = 64;  // of those that ended
+    static constexpr time_ns at_once = 1 * seconds;
 
     ~registry();
 

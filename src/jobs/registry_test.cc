@@ -135,5 +135,25 @@ TEST_IN_WORLDS(jobs_test, what_ended_long_ago_is_forgotten) {
     thread::system_of(GetParam(), 1).run(are_forgotten_in_the_end());
 }
 
+task<> sleep_first(time_ns time) {
+    if (time != 0) co_await sleep(time);
+}
+
+// The clock stands still while nobody sleeps.
+TEST(jobs_test_sim, what_is_done_every_day_is_remembered_when_it_took_long) {
+    thread::system_of(thread::world_kind::sim, 1).run([]() -> task<> {
+        registry all;
+        co_await all.run({.kind = "short", .everyday = true}, [](job&) { return sleep_first(0); });
+        EXPECT_TRUE(all.all().empty());
+        co_await all.run({.kind = "long", .everyday = true}, [](job&) { return sleep_first(1100 * milliseconds); });
+        co_await all.run({.kind = "rare"}, [](job&) { return sleep_first(0); });
+        EXPECT_EQ(all.all().size(), 2u);
+        uint64_t id = co_await all.start({.kind = "short", .everyday = true}, [](job&) { return sleep_first(1); });
+        co_await all.find(id)->over.wait();
+        EXPECT_EQ(all.find(id), nullptr);
+        co_await all.stop();
+    }());
+}
+
 }  // namespace
 }  // namespace varve::jobs
