@@ -11,7 +11,7 @@ device::device(properties p) : _properties(std::move(p)) {}
 device::~device() = default;
 
 bool device::supports(op o) const noexcept {
-    bool reads = offers(op::read), writes = offers(op::write) && !_properties.read_only;
+    bool reads = offers(op::read), writes = offers(op::write) && !is_read_only(*this);
     switch (o) {
         case op::nvme_admin:
         case op::nvme_io:

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 
 #include "bdev/core/device_state.h"
@@ -244,7 +245,7 @@ task<> registry::make_read_only(device& d) {
     gate::holder stays = s.tasks.enter();
     if (!stays) co_await fail(errc::no_device, fmt::format("bdev {} is being removed", d.name()));
     co_await s.freeze();
-    d._properties.read_only = true;
+    std::atomic_ref(d._properties.read_only).store(true, std::memory_order_relaxed);
     s.thaw();  // every channel looks again at what it may let through
 }
 

@@ -253,6 +253,38 @@ TEST_IN_WORLDS(threads_test, leave_their_statistics) {
     s.run(counts_of_closed_channels(s));
 }
 
+// Until it is refused; each time through a channel of its own.
+task<> write_while_it_can(descriptor& d, unsigned index, std::atomic<unsigned>& written) {
+    auto block = pattern(512, index);
+    for (;;) {
+        channel_ref c = d.channel();
+        if (!co_await as_result(write(*c, index, block))) break;
+        ++written;
+        EXPECT_TRUE(d->supports(op::read));
+    }
+    EXPECT_FALSE(d->supports(op::write));
+}
+
+task<> becomes_read_only(bdev_system& s) {
+    crew threads(s, workers);
+    ram_device* d = co_await s.add({.num_blocks = 64});
+    descriptor opened = co_await s.open(*d);
+    std::atomic<unsigned> written = 0;
+    gate changing;
+    auto change = [](bdev_system& of, ram_device& target, const std::atomic<unsigned>& count) -> task<> {
+        while (count < 100) co_await yield();
+        co_await of.devices.make_read_only(target);
+    };
+    changing.spawn(change(s, *d, written), thread::unexpected);
+    co_await threads.all([&](unsigned i) { return write_while_it_can(opened, i, written); });
+    co_await changing.close();
+    co_await threads.dismiss();
+}
+TEST_IN_WORLDS(threads_test, are_stopped_when_it_becomes_read_only) {
+    bdev_system s(GetParam(), 2);
+    s.run(becomes_read_only(s));
+}
+
 task<> read_once(descriptor& d, channel_ref& with) {
     with = d.channel();
     std::vector<std::byte> memory(512);

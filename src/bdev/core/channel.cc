@@ -73,7 +73,7 @@ uint32_t channel_core::metadata_size() const noexcept { return device.of.props()
 void channel_core::update_common() noexcept {
     const properties& p = device.of.props();
     op_set common = native & ~never_common;
-    if (!writable || p.read_only) common &= op_bit(op::read) | op_bit(op::compare);
+    if (!writable || is_read_only(device.of)) common &= op_bit(op::read) | op_bit(op::compare);
     if (p.passes_on) {
         of->_common = of->_gate == 0 ? common : 0;
         return;
@@ -122,7 +122,7 @@ void channel_core::past_limiter(io& r) noexcept {
 
 status channel_core::validate(const io& r) const noexcept {
     if (!device.of.supports(r.operation)) {
-        return writes(r.operation) && device.of.props().read_only ? status::read_only : status::unsupported;
+        return writes(r.operation) && is_read_only(device.of) ? status::read_only : status::unsupported;
     }
     if (writes(r.operation) && !writable) return status::read_only;
     if (!has_range(r.operation)) return status::ok;

@@ -41,6 +41,12 @@ struct queue_depth_sampling {
     thread::timer timer;
 };
 
+// Changes in a device's life, while its threads look at it. Any thread.
+inline bool is_read_only(const device& d) noexcept {
+    // An atomic_ref of something const is not to be had before C++26.
+    return std::atomic_ref(const_cast<bool&>(d.props().read_only)).load(std::memory_order_relaxed);  // NOLINT
+}
+
 struct device_state {
     explicit device_state(device& d, registry& r);
     ~device_state();
