@@ -160,9 +160,12 @@ task<> large(patient&, life& l) {
     EXPECT_EQ(s->find(id)->allocated, 100u);
     jobs::job j;
     {
+        store::remains left;
+        co_await s->remove(id, &left);
+        EXPECT_EQ(s->find(id), nullptr);
+        EXPECT_FALSE(left.must_be_cleared());
         crew removing;
-        removing.start(s->remove(id, &j));
-        while (s->find(id) != nullptr) co_await yield();
+        removing.start(s->release(std::move(left), j));
         EXPECT_LT(j.done(), 100u) << "not all at once";
         EXPECT_NE(co_await s->create({.clusters = 1}), id) << "its page is not free yet";
         co_await removing.done();

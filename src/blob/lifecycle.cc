@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <ranges>
 
 #include "blob/store.h"
 #include "thread/awaits.h"
@@ -15,29 +16,38 @@ constexpr const char* too_many_clusters = "a blob has at most 2^28 clusters: mak
 constexpr uint64_t per_page = format::clusters_per_extent_page;
 constexpr uint64_t clusters_at_once = 16384;  // taken or freed before others have their turn
 constexpr unsigned clears_at_once = 4;
-constexpr uint64_t write_bytes = 8 << 20;
+constexpr uint64_t write_bytes = 2 << 20;
+
+format::clear_method method_of(const blob_state& b) noexcept {
+    return static_cast<format::clear_method>(b.record.flags.md_read_only & format::md_ro_flag::clear_method);
+}
+
 constexpr uint64_t extent_pages_for(uint64_t clusters) { return (clusters + per_page - 1) / per_page; }
 }  // namespace
 
 // Large requests where the device unmaps, smaller ones where it writes; a few at once, so that others have their share.
-task<> store::clear(std::vector<uint32_t> clusters, jobs::job* progress) {
+task<> store::clear(std::vector<uint32_t> clusters, clearing how, jobs::job* progress) {
     std::ranges::sort(clusters);
+    if (how == clearing::zero) how = _disk.unmap_zeroes() ? clearing::unmap : clearing::write_zeroes;
     const uint64_t size = _super.layout.cluster_size;
-    const uint64_t at_most = std::max<uint64_t>(1, (_disk.unmap_zeroes() ? disk::zero_bytes_max : write_bytes) / size);
+    const uint64_t at_most =
+        std::max<uint64_t>(1, (how == clearing::unmap ? disk::zero_bytes_max : write_bytes) / size);
     if (progress != nullptr) progress->expect(clusters.size());
     semaphore slots(clears_at_once);
     crew all;
     result<> outcome;
-    auto one = [](store& s, uint64_t first, uint64_t count, jobs::job* told, semaphore::units) -> task<> {
-        co_await s._disk.zero(first * s._super.layout.cluster_size, count * s._super.layout.cluster_size);
-        if (told != nullptr) told->did(count);
+    auto one = [](disk& on, clearing in, uint64_t at, uint64_t bytes, jobs::job* told, uint64_t steps,
+                  semaphore::units) -> task<> {
+        co_await (in == clearing::unmap ? on.unmap(at, bytes) : on.write_zeroes(at, bytes));
+        if (told != nullptr) told->did(steps);
     };
     for (std::size_t i = 0; i < clusters.size() && outcome && !all.failed();) {
         std::size_t end = i + 1;
         while (end < clusters.size() && end - i < at_most && clusters[end] == clusters[end - 1] + 1) ++end;
         auto slot = co_await slots.acquire();
-        if (progress != nullptr) outcome = co_await as_result(progress->turn((end - i) * size));
-        if (outcome) all.start(one(*this, clusters[i], end - i, progress, std::move(slot)));
+        const uint64_t bytes = (end - i) * size;
+        if (progress != nullptr) outcome = co_await as_result(progress->turn(bytes));
+        if (outcome) all.start(one(_disk, how, clusters[i] * size, bytes, progress, end - i, std::move(slot)));
         i = end;
     }
     result<> done = co_await as_result(all.done());
@@ -102,7 +112,7 @@ task<std::vector<uint32_t>> store::allocate(taken& mine, uint64_t count, jobs::j
         if (!clean) dirty.push_back(all.back());
         if ((i + 1) % clusters_at_once == 0) co_await yield();
     }
-    co_await clear(std::move(dirty), progress);
+    co_await clear(std::move(dirty), clearing::zero, progress);
     co_return all;
 }
 
@@ -156,24 +166,79 @@ std::unique_ptr<blob_state> store::forget(blob_state& b) noexcept {
     return std::move(node.mapped());
 }
 
-// The root page last: another blob gets the same id then.
-task<> store::free_space_of(std::unique_ptr<blob_state> b, jobs::job* progress) {
-    gate::holder here = _tasks.enter();  // what is unloaded has it free
-    if (progress != nullptr) progress->expect(b->allocated);
-    free_given_up(*b);
-    const layout& l = *b->current;
-    for (uint64_t i = 0; i < l.size; ++i) {
-        uint32_t c = l.at(i);
-        if (c != no_cluster) _space.free_cluster(c);
-        if (c != no_cluster && progress != nullptr) progress->did();
-        if ((i + 1) % clusters_at_once == 0) co_await yield();
+void store::free_clusters_of(const blob_state& b, uint64_t from, uint64_t to, cluster_state as) noexcept {
+    const layout& l = *b.current;
+    for (uint64_t i = from; i < std::min(to, l.size); ++i) {
+        if (uint32_t c = l.at(i); c != no_cluster) _space.free_cluster(c, as);
     }
-    for (uint32_t page : b->extent_pages) {
+}
+
+// The root page last: another blob gets the same id then.
+void store::free_pages_of(const blob_state& b) noexcept {
+    for (uint32_t page : b.extent_pages) {
         if (page != 0) _space.free_page(page);
     }
-    for (uint32_t page : b->record.pages) _space.free_page(page);
+    for (uint32_t page : b.record.pages | std::views::reverse) _space.free_page(page);
+}
+
+task<> store::free_space_of(std::unique_ptr<blob_state> b) {
+    jobs::job nobody_looks;
+    nobody_looks.cancel();  // nothing is cleared: whoever gets a cluster next does so
+    co_await as_result(release(remains(*this, std::move(b)), nobody_looks));
+}
+
+// `zero`: nothing is to be done to the device.
+store::clearing store::clearing_of(const blob_state& b) const noexcept {
+    const format::clear_method method = method_of(b);
+    if (method == format::clear_method::write_zeroes) return clearing::write_zeroes;
+    // Where unmapping makes zeroes, free clusters are unmapped in the background.
+    if (method == format::clear_method::none || _disk.unmap_zeroes()) return clearing::zero;
+    return _disk.device().offers(bdev::op::unmap) ? clearing::unmap : clearing::zero;
+}
+
+bool store::remains::must_be_cleared() const noexcept {
+    return _blob != nullptr && _blob->allocated != 0 && _blob->owner.clearing_of(*_blob) != clearing::zero;
+}
+
+store::remains::~remains() {
+    if (_blob == nullptr) return;
+    store& s = _blob->owner;
+    s.free_given_up(*_blob);
+    s.free_clusters_of(*_blob, 0, _blob->current->size, cluster_state::unclean);
+    s.free_pages_of(*_blob);
+    s.start_trimming();
+    s.retire(std::move(_blob));
+}
+
+task<> store::release(remains left, jobs::job& progress) {
+    if (!left) co_return;
+    const blob_state& b = *left._blob;
+    const uint64_t size = b.current->size;
+    progress.expect(b.allocated);
+    cluster_state becomes = method_of(b) == format::clear_method::none ? cluster_state::left : cluster_state::unclean;
+    result<> cleared;
+    const bool clears = left.must_be_cleared();
+    if (clears) {
+        const clearing how = clearing_of(b);
+        std::vector<uint32_t> clusters;
+        for (uint64_t i = 0; i < size; ++i) {
+            if (uint32_t c = b.current->at(i); c != no_cluster) clusters.push_back(c);
+        }
+        cleared = co_await as_result(clear(std::move(clusters), how, &progress));
+        if (cleared && how == clearing::write_zeroes) becomes = cluster_state::clean;
+    }
+    std::unique_ptr<blob_state> mine = std::move(left._blob);  // `left` keeps the store until the end
+    free_given_up(*mine);
+    for (uint64_t i = 0; i < size; i += clusters_at_once) {
+        const uint64_t free_before = _space.free_clusters();
+        free_clusters_of(*mine, i, i + clusters_at_once, becomes);
+        if (!clears) progress.did(_space.free_clusters() - free_before);
+        if (i + clusters_at_once < size) co_await yield();
+    }
+    free_pages_of(*mine);
     start_trimming();
-    retire(std::move(b));
+    retire(std::move(mine));
+    co_await std::move(cleared);
 }
 
 task<> store::clear_root(blob_id id) {
@@ -182,7 +247,7 @@ task<> store::clear_root(blob_id id) {
     return _commits->commit(std::move(root));
 }
 
-task<> store::remove(blob_id id, jobs::job* progress) {
+task<> store::remove(blob_id id, remains* left) {
     blob_state& b = *co_await find_blob(id);
     if (b.set_aside()) co_return co_await remove_damaged(b);
     if (b.opens != 0) co_await fail(errc::busy, fmt::format("blob 0x{:x} is open", id));
@@ -209,8 +274,11 @@ task<> store::remove(blob_id id, jobs::job* progress) {
     closing.of = nullptr;
     mine.reset();
     // Nothing can fail any more; a large one is free a little later.
-    if (progress != nullptr) co_return co_await free_space_of(forget(b), progress);
-    background(free_space_of(forget(b), nullptr));
+    if (left != nullptr) {
+        *left = remains(*this, forget(b));
+    } else {
+        background(free_space_of(forget(b)));
+    }
 }
 
 // What it says of itself may be wrong: what it claims alone is free then, what others claim is left to them. They stay

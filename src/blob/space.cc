@@ -7,6 +7,7 @@ namespace varve::blob {
 space::space(uint32_t first_data_cluster, uint32_t clusters, uint32_t pages)
     : _used(clusters),
       _clean(clusters),
+      _left(clusters),
       _pages(pages),
       _first(first_data_cluster),
       _next_free(first_data_cluster),
@@ -17,6 +18,7 @@ space::space(uint32_t first_data_cluster, uint32_t clusters, uint32_t pages)
 
 bool space::claim_cluster(uint32_t c) noexcept {
     _clean.clear(c);
+    _left.clear(c);
     return _used.set(c);
 }
 
@@ -27,35 +29,43 @@ uint32_t space::take_cluster(bool& clean) noexcept {
     const bool was_free = _used.set(c);
     VARVE_ASSERT(was_free);
     _clean.clear(c);
+    _left.clear(c);
     (clean ? _next_clean : _next_free) = static_cast<uint32_t>(c + 1);
     return static_cast<uint32_t>(c);
 }
 
-void space::free_cluster(uint32_t c, bool clean) noexcept {
+void space::free_cluster(uint32_t c, cluster_state as) noexcept {
     VARVE_ASSERT(c >= _first);
     bool was_used = _used.clear(c);
     VARVE_ASSERT(was_used);
     _next_free = std::min(_next_free, c);
-    if (clean) {
-        _clean.set(c);
-        _next_clean = std::min(_next_clean, c);
-    } else {
-        _next_unclean = std::min(_next_unclean, c);
+    switch (as) {
+        case cluster_state::unclean:
+            _next_unclean = std::min(_next_unclean, c);
+            break;
+        case cluster_state::clean:
+            _clean.set(c);
+            _next_clean = std::min(_next_clean, c);
+            break;
+        case cluster_state::left:
+            _left.set(c);
+            break;
     }
 }
 
 void space::grow(uint32_t clusters) {
     _used.resize(clusters);
     _clean.resize(clusters);
+    _left.resize(clusters);
 }
 
 cluster_range space::take_unclean(uint32_t at_most) noexcept {
-    if (_used.size() - _used.count() == _clean.count()) return {};
+    if (_used.size() - _used.count() == _clean.count() + _left.count()) return {};
     uint64_t at = _next_unclean;
-    while ((at = _used.next_clear(at)) != bitmap::none && _clean.test(at)) ++at;
+    while ((at = _used.next_clear(at)) != bitmap::none && !wants_trim(at)) ++at;
     if (at == bitmap::none) return {};
     cluster_range r{static_cast<uint32_t>(at), 0};
-    while (r.count < at_most && at < _used.size() && !_used.test(at) && !_clean.test(at)) {
+    while (r.count < at_most && at < _used.size() && wants_trim(at)) {
         _used.set(at++);
         ++r.count;
     }

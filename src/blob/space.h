@@ -2,7 +2,7 @@
 // load() counts it again. Store's thread.
 //
 // A free cluster is clean when it is known to hold zeroes. Clean ones are handed out first, so that whoever gets one
-// need not clear it; the trimmer makes them (discard.cc).
+// need not clear it; the trimmer makes them (discard.cc), except of those that are to be left as they are.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,8 @@
 #include "util/bitmap.h"
 
 namespace varve::blob {
+
+enum class cluster_state : uint8_t { unclean, clean, left };
 
 struct cluster_range {
     uint32_t first = 0, count = 0;
@@ -27,16 +29,17 @@ class space {
     uint32_t free_clusters() const noexcept { return static_cast<uint32_t>(_used.size() - _used.count()) + _in_hand; }
     uint32_t clean_clusters() const noexcept { return static_cast<uint32_t>(_clean.count()); }
     bool cluster_used(uint32_t c) const noexcept { return _used.test(c); }
+    bool cluster_clean(uint32_t c) const noexcept { return _clean.test(c); }
     // For load: false when it has an owner already.
     bool claim_cluster(uint32_t c) noexcept;
     // The lowest that is clean, if there is one, or the lowest; 0 when there is none.
     uint32_t take_cluster(bool& clean) noexcept;
-    void free_cluster(uint32_t c, bool clean = false) noexcept;
+    void free_cluster(uint32_t c, cluster_state as = cluster_state::unclean) noexcept;
     // At least `clusters` of them are free, not counting those the trimmer has.
     bool has_clusters(uint64_t clusters) const noexcept { return _used.size() - _used.count() >= clusters; }
     void grow(uint32_t clusters);
 
-    // For the trimmer: takes the next run of free clusters that are not clean; empty when there is none.
+    // For the trimmer: takes the next run of free clusters that are neither clean nor left; empty when there is none.
     cluster_range take_unclean(uint32_t at_most) noexcept;
     void give_back(cluster_range r, bool clean) noexcept;
     bool in_hand() const noexcept { return _in_hand != 0; }
@@ -49,7 +52,9 @@ class space {
     void free_page(uint32_t p) noexcept;
 
   private:
-    bitmap _used, _clean, _pages;
+    bool wants_trim(uint64_t c) const noexcept { return !_used.test(c) && !_clean.test(c) && !_left.test(c); }
+
+    bitmap _used, _clean, _left, _pages;
     const uint32_t _first;
     // None before: free, clean, neither used nor clean. Without, taking many one by one would search from the start.
     uint32_t _next_free, _next_clean, _next_unclean;

@@ -16,24 +16,26 @@ TEST(space, gives_the_lowest_clean_cluster_or_the_lowest) {
     constexpr uint32_t clusters = 300;
     env::sim::rng random(7);
     space s(first, clusters, 1);
-    std::set<uint32_t> clean, unclean, used;
+    std::set<uint32_t> clean, unclean, left, used;
     for (uint32_t c = first; c < clusters; ++c) unclean.insert(c);
     std::vector<cluster_range> in_hand;
     auto take = [&] {
         bool is_clean = false;
         const uint32_t c = s.take_cluster(is_clean);
-        std::set<uint32_t>& from = clean.empty() ? unclean : clean;
+        std::set<uint32_t> all = unclean;
+        all.insert(left.begin(), left.end());
+        const std::set<uint32_t>& from = clean.empty() ? all : clean;
         ASSERT_EQ(c, from.empty() ? 0 : *from.begin());
         if (c == 0) return;
-        EXPECT_EQ(is_clean, &from == &clean);
-        from.erase(c);
+        EXPECT_EQ(is_clean, clean.contains(c));
+        EXPECT_EQ(clean.erase(c) + unclean.erase(c) + left.erase(c), 1u);
         used.insert(c);
     };
-    auto free = [&](bool is_clean) {
+    auto free = [&](cluster_state as) {
         if (used.empty()) return;
         const auto it = std::next(used.begin(), static_cast<long>(random.below(used.size())));
-        s.free_cluster(*it, is_clean);
-        (is_clean ? clean : unclean).insert(*it);
+        s.free_cluster(*it, as);
+        (as == cluster_state::clean ? clean : as == cluster_state::left ? left : unclean).insert(*it);
         used.erase(it);
     };
     for (int i = 0; i < 20'000; ++i) {
@@ -41,7 +43,7 @@ TEST(space, gives_the_lowest_clean_cluster_or_the_lowest) {
         if (what < 3) {
             take();
         } else if (what < 6) {
-            free(what == 5);
+            free(static_cast<cluster_state>(what - 3));
         } else if (what == 6) {
             cluster_range r = s.take_unclean(static_cast<uint32_t>(1 + random.below(20)));
             for (uint32_t c = r.first; c < r.first + r.count; ++c) ASSERT_EQ(unclean.erase(c), 1u);
@@ -62,7 +64,7 @@ TEST(space, gives_millions_one_by_one) {
     uint64_t taken = 0;
     for (bool clean = false; s.take_cluster(clean) != 0;) ++taken;
     EXPECT_EQ(taken, clusters - first);
-    for (uint32_t c = first; c < clusters; ++c) s.free_cluster(c, c % 2 == 0);
+    for (uint32_t c = first; c < clusters; ++c) s.free_cluster(c, static_cast<cluster_state>(c % 3));
     for (bool clean = false; s.take_cluster(clean) != 0;) --taken;
     EXPECT_EQ(taken, 0u);
 }

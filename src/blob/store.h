@@ -114,16 +114,20 @@ class store {
     // Stops without writing anything: the device has gone, or a crash is being played. Nothing is open any more.
     task<> abandon();
 
-    // Clusters of a thick blob are zeroes: of those that are not yet, `progress` counts the clearing (null: nobody looks),
-    // and can cancel it.
+    // Clusters of a thick blob are zeroes: of those that are not yet, `progress` counts the clearing (null: nobody
+    // looks), and can cancel it.
     task<blob_id> create(blob_options how, jobs::job* progress = nullptr);
     result<blob_ref> open(blob_id id);
-    // Of a large blob the clusters become free little by little; `progress` counts them (null: nobody looks). Gone it
-    // is from the beginning, so it cannot be cancelled. errc::busy when it is open, or has more than one clone. One
-    // that was set aside can be removed when it has no clones, and leaves alone what others claim, too.
-    task<> remove(blob_id id, jobs::job* progress = nullptr);
-    // More clusters read as zeroes; `progress` as with create(). Fewer: whoever serves the blob makes the device smaller
-    // first.
+    class remains;
+    // What the blob had becomes free little by little, or is `left` to the caller. errc::busy when it is open, or has
+    // more than one clone. One that was set aside can be removed when it has no clones, and leaves alone what others
+    // claim, too.
+    task<> remove(blob_id id, remains* left = nullptr);
+    // Clears the clusters as the blob's clear method says, and frees them, a part at a time. Cancelled, and when
+    // clearing fails, they become free at once: whoever gets them next clears them.
+    task<> release(remains left, jobs::job& progress);
+    // More clusters read as zeroes; `progress` as with create(). Fewer: whoever serves the blob makes the device
+    // smaller first.
     task<> resize(blob_ref& b, uint64_t clusters, jobs::job* progress = nullptr);
     task<> set_xattr(blob_ref& b, std::string name, std::string value);
     task<> remove_xattr(blob_ref& b, std::string name);
@@ -242,11 +246,15 @@ class store {
     static format::page_bytes extent_page(const blob_state& b, uint64_t index, std::vector<uint32_t> clusters);
     result<uint32_t> take_page(revision& r, uint32_t from = 0);
 
+    enum class clearing : uint8_t { zero, unmap, write_zeroes };
     // So many clusters of zeroes.
     task<std::vector<uint32_t>> allocate(taken& mine, uint64_t count, jobs::job* progress);
-    task<> clear(std::vector<uint32_t> clusters, jobs::job* progress);
+    task<> clear(std::vector<uint32_t> clusters, clearing how, jobs::job* progress);
     std::unique_ptr<blob_state> forget(blob_state& b) noexcept;
-    task<> free_space_of(std::unique_ptr<blob_state> b, jobs::job* progress);
+    task<> free_space_of(std::unique_ptr<blob_state> b);
+    void free_clusters_of(const blob_state& b, uint64_t from, uint64_t to, cluster_state as) noexcept;
+    void free_pages_of(const blob_state& b) noexcept;
+    clearing clearing_of(const blob_state& b) const noexcept;
     task<> remove_damaged(blob_state& b);
     void free_what_nobody_claims(const blob_state& b);
     task<bdev::registry::frozen> freeze(blob_state& b);
@@ -355,6 +363,28 @@ class store {
     } _save;
     thread::timer _save_timer{_save};
     gate _tasks;
+};
+
+// What a removed blob had, and is not free yet. Destroyed, it is free; the store is not unloaded before.
+class store::remains {
+  public:
+    remains() noexcept = default;  // of nothing
+    remains(store& s, std::unique_ptr<blob_state> b) : _blob(std::move(b)), _stays(s._tasks.enter()) {}
+    remains(remains&& other) noexcept = default;
+    remains& operator=(remains&& other) noexcept {
+        std::swap(_blob, other._blob);
+        std::swap(_stays, other._stays);
+        return *this;
+    }
+    ~remains();
+    explicit operator bool() const noexcept { return _blob != nullptr; }
+    // Something is to be written to the device first.
+    bool must_be_cleared() const noexcept;
+
+  private:
+    friend class store;
+    std::unique_ptr<blob_state> _blob;
+    gate::holder _stays;
 };
 
 }  // namespace varve::blob
