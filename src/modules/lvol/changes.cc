@@ -81,6 +81,12 @@ task<> volume_store::swap_aliases(std::string new_name) {
     co_await std::move(outcome);
 }
 
+task<> volume_store::resize_blob(blob::blob_ref& b, uint64_t clusters, std::string alias) {
+    if (b.thin() || clusters <= b.clusters()) co_return co_await _blobs->resize(b, clusters);
+    co_await _all.jobs().run(job_on("resize", std::move(alias)),
+                             [&](jobs::job& j) { return _blobs->resize(b, clusters, &j); });
+}
+
 // Shrinking, the bdev goes first: nobody may ask for clusters that are being given up. Growing, it goes last.
 task<> volume_store::resize(volume& v, uint64_t bytes) {
     volume::use works = co_await v.begin_use();
@@ -95,7 +101,7 @@ task<> volume_store::resize(volume& v, uint64_t bytes) {
     bdev::registry& devices = _all.devices();
     const uint64_t blocks = size / _blobs->geometry().io_unit_size;
     if (after < before && v._device != nullptr) co_await devices.resize(*v._device, after * blocks);
-    result<> outcome = co_await as_result(_blobs->resize(b, after));
+    result<> outcome = co_await as_result(resize_blob(b, after, v.alias()));
     if (v._device != nullptr) co_await devices.resize(*v._device, b.clusters() * blocks);
     co_await std::move(outcome);
 }

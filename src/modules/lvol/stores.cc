@@ -292,6 +292,7 @@ task<> volumes::close(volume_store& s, ending how) {
     s._closing = true;
     co_await _jobs.end_all_of(&s);
     co_await s._users.close();
+    co_await _jobs.end_all_of(&s);  // those that a user began at the end of his work
     for (volume* v : s.list() | std::views::reverse) co_await as_result(s.withdraw(*v));
     result<> outcome = co_await as_result(end(s, how));
     if (!outcome) {

@@ -132,6 +132,22 @@ task<std::string> volume_store::bring(const reserved_name& name, task<blob::blob
     co_return v.bdev_name();
 }
 
+jobs::description volume_store::job_on(std::string kind, std::string object) const {
+    return {.kind = std::move(kind), .object = std::move(object), .unit = "clusters", .owner = this, .everyday = true};
+}
+
+task<> volume_store::make_thick(blob::blob_options options, blob::blob_id& made, jobs::job& progress) {
+    made = co_await _blobs->create(std::move(options), &progress);
+}
+
+task<blob::blob_id> volume_store::make_blob(blob::blob_options options, std::string alias) {
+    if (options.thin) co_return co_await _blobs->create(std::move(options));
+    blob::blob_id made = blob::format::no_blob;
+    co_await _all.jobs().run(job_on("create", std::move(alias)),
+                             [&](jobs::job& j) { return make_thick(std::move(options), made, j); });
+    co_return made;
+}
+
 // What was reserved is given up before the store may go: `kept` is younger than what keeps the store.
 task<std::string> volume_store::create(reserved_name name, creation how) {
     gate::holder stays = co_await begin();
@@ -141,7 +157,7 @@ task<std::string> volume_store::create(reserved_name name, creation how) {
                                .thin = how.thin,
                                .clear = how.clear,
                                .xattrs = xattrs_of(kept, _all.devices().world().make_uuid())};
-    co_return co_await bring(kept, _blobs->create(std::move(options)));
+    co_return co_await bring(kept, make_blob(std::move(options), fmt::format("{}/{}", _name, kept.text())));
 }
 
 task<std::string> volume_store::snapshot(reserved_name name, volume& origin, std::vector<blob::format::xattr> more) {
@@ -204,15 +220,31 @@ task<> volume_store::remove(volume& v) {
         if (volume* clone = find(clones.front()->id)) heir.emplace(co_await clone->begin_use());
     }
     v._leaving = true;
+    blob::store::remains left;
     result<> outcome = co_await as_result(withdraw(v));
-    if (outcome) outcome = co_await as_result(_blobs->remove(v._id));
+    if (outcome) outcome = co_await as_result(_blobs->remove(v._id, &left));
     if (outcome) {
+        std::string alias = v.alias();
         _volumes.erase(v._id);
-        co_return;
+        co_return co_await release(std::move(left), std::move(alias));
     }
     v._leaving = false;
     if (v._device == nullptr && !_closing) co_await as_result(publish(v));
     co_await std::move(outcome);
+}
+
+// The volume is gone. Freeing takes no time worth telling of, so that who deletes one can make another; clearing does.
+task<> volume_store::release(blob::store::remains left, std::string alias) {
+    if (!left) co_return;
+    const bool long_one = left.must_be_cleared();
+    auto what = job_on("delete", std::move(alias));
+    what.everyday = !long_one;
+    auto work = [this, mine = std::move(left)](jobs::job& j) mutable { return _blobs->release(std::move(mine), j); };
+    if (long_one) {
+        static_cast<void>(_all.jobs().start(std::move(what), std::move(work)));
+    } else {
+        co_await as_result(_all.jobs().run(std::move(what), std::move(work)));
+    }
 }
 
 }  // namespace varve::modules::lvol

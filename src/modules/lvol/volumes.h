@@ -150,7 +150,7 @@ class volume_store {
     // Takes all of a base that has become larger.
     task<> grow();
     // errc::busy when somebody works on it; errc::not_permitted when it has more clones than one. Whoever has its bdev
-    // open is told, and waited for.
+    // open is told, and waited for. What has to be cleared on the device is so afterwards, by a job.
     task<> remove(volume& v);
 
   private:
@@ -164,6 +164,12 @@ class volume_store {
 
     volume& adopt(blob::blob_id id);
     task<std::string> bring(const reserved_name& name, task<blob::blob_id> making);
+    // As jobs: making and growing thick volumes, clearing and freeing what volumes had.
+    task<blob::blob_id> make_blob(blob::blob_options options, std::string alias);
+    task<> make_thick(blob::blob_options options, blob::blob_id& made, jobs::job& progress);
+    task<> resize_blob(blob::blob_ref& b, uint64_t clusters, std::string alias);
+    task<> release(blob::store::remains left, std::string alias);
+    jobs::description job_on(std::string kind, std::string object) const;
     std::vector<blob::format::xattr> xattrs_of(const reserved_name& name, const varve::uuid& id) const;
     // Gives it a bdev.
     task<> publish(volume& v);

@@ -287,5 +287,156 @@ VOLUME_TEST(old_and_odd_names_find_a_volume) {
 
 INSTANTIATE_TEST_SUITE_P(worlds, lvol_volumes_test, thread::every_world(), thread::world_name);
 
+// --- what takes long
+
+// A thick one of 4 MiB.
+task<std::string> make_clearing(life& s, std::string name, std::string method) {
+    return s.refusal("bdev_lvol_create", fmt::format(R"({{"lvs_name": "lvs", "lvol_name": "{}", "size_in_mib": 4, )"
+                                                     R"("clear_method": "{}"}})",
+                                                     name, method));
+}
+task<std::string> remove(life& s, std::string name) {
+    return s.refusal("bdev_lvol_delete", fmt::format(R"({{"name": "lvs/{}"}})", name));
+}
+task<json::value> free_clusters(life& s) { co_return (co_await s.store("lvs"))["free_clusters"]; }
+
+// Bytes that are not zero, of all clusters but the metadata's.
+int64_t bytes_left(life& s) {
+    const auto data = std::span(s.disk().blocks).subspan(mib);
+    return std::ssize(data) - std::ranges::count(data, std::byte{});
+}
+
+// Unmapping does not make zeroes there, so nothing is cleared in the background.
+task<> make_plain_store(life& s) {
+    bdev::properties p = life::disk_properties("disk");
+    p.unmap_zeroes = false;
+    co_await s.plug(p);
+    co_await s.call("bdev_lvol_create_lvstore", R"({"bdev_name": "disk", "lvs_name": "lvs", "cluster_sz": 1048576})");
+}
+
+VOLUME_TEST(a_volume_is_gone_before_what_it_had_is_cleared) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await life::pass_turns();
+        const json::value empty = co_await free_clusters(s);
+        EXPECT_EQ(co_await make_clearing(s, "vol", "write_zeroes"), "done");
+        co_await s.fill("lvs/vol", 0, 4 * mib, 1);
+        const json::value with_it = co_await free_clusters(s);
+        kept_disk& d = s.disk();
+        d.hold(bdev::op::write_zeroes);
+        EXPECT_EQ(co_await remove(s, "vol"), "done");
+        EXPECT_TRUE((co_await s.volume("vol")).is_null());
+        while (d.held() == 0) co_await yield();
+        json::value job = co_await s.job("delete");
+        EXPECT_EQ(job["object"], json::value("lvs/vol"));
+        EXPECT_EQ(job["state"], json::value("running"));
+        EXPECT_EQ(job["total"], json::value(4));
+        EXPECT_EQ(co_await free_clusters(s), with_it) << "nobody gets them before";
+        EXPECT_EQ(co_await make_clearing(s, "vol", "none"), "done") << "its name is free";
+        d.let_go();
+        while ((co_await s.job("delete"))["state"] == json::value("running")) co_await yield();
+        EXPECT_EQ((co_await s.job("delete"))["done"], json::value(4));
+        EXPECT_EQ(co_await remove(s, "vol"), "done");
+        EXPECT_EQ(co_await free_clusters(s), empty);
+        EXPECT_EQ(bytes_left(s), 0);
+    });
+}
+
+VOLUME_TEST(a_store_may_be_closed_while_what_a_volume_had_is_cleared) {
+    m.live([](life& s) -> task<> {
+        co_await make_plain_store(s);
+        for (auto name : {"a", "b"}) EXPECT_EQ(co_await make_clearing(s, name, "write_zeroes"), "done");
+        kept_disk& d = s.disk();
+        d.hold(bdev::op::write_zeroes);
+        EXPECT_EQ(co_await remove(s, "a"), "done");
+        json::value job = co_await s.job("delete");
+        co_await s.call("job_pause", fmt::format(R"({{"id": {}}})", *job["id"].unsigned_integer()));
+        d.let_go();
+        co_await life::pass_turns();
+        d.hold(bdev::op::write_zeroes);
+        EXPECT_EQ(co_await remove(s, "b"), "done");
+        co_await life::pass_turns();
+        d.let_go();
+    });
+    m.live([](life& s) -> task<> {
+        bdev::properties p = life::disk_properties("disk");
+        p.unmap_zeroes = false;
+        co_await s.plug(p);
+        EXPECT_EQ((co_await s.store("lvs"))["free_clusters"], (co_await s.store("lvs"))["total_data_clusters"]);
+    });
+}
+
+VOLUME_TEST(what_a_volume_had_is_unmapped_or_left_as_it_says) {
+    m.live([](life& s) -> task<> {
+        co_await make_plain_store(s);
+        kept_disk& d = s.disk();
+        unsigned wanted = d.seen(bdev::op::unmap);
+        for (std::string method : {"none", "unmap", "default"}) {
+            EXPECT_EQ(co_await make_clearing(s, "vol", method), "done");
+            co_await s.fill("lvs/vol", 0, 4 * mib, 1);
+            EXPECT_EQ(d.seen(bdev::op::unmap), wanted);
+            EXPECT_EQ(co_await remove(s, "vol"), "done");
+            while ((co_await s.job("delete"))["state"] == json::value("running")) co_await yield();
+            wanted += method != "none";
+            EXPECT_EQ(d.seen(bdev::op::unmap), wanted) << method;
+            EXPECT_EQ(bytes_left(s) != 0, method == "none") << method;
+            EXPECT_EQ(co_await make_clearing(s, "next", "none"), "done");
+            co_await s.expect("lvs/next", 0, std::vector<std::byte>(4 * mib));
+            EXPECT_EQ(co_await remove(s, "next"), "done");
+        }
+    });
+}
+
+// Also where everything else is cleared in the background.
+VOLUME_TEST(what_is_to_be_left_is_not_unmapped_in_the_background) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        EXPECT_EQ(co_await make_clearing(s, "left", "none"), "done");
+        EXPECT_EQ(co_await make_clearing(s, "vol", "default"), "done");
+        co_await s.fill("lvs/left", 0, 4 * mib, 1);
+        co_await s.fill("lvs/vol", 0, 4 * mib, 2);
+        EXPECT_GT(bytes_left(s), 4 * mib);
+        for (auto name : {"left", "vol"}) EXPECT_EQ(co_await remove(s, name), "done");
+        co_await life::pass_turns();
+        EXPECT_GT(bytes_left(s), 0);
+        EXPECT_LE(bytes_left(s), 4 * mib);
+        co_await s.make_volume("all", 31, false);
+        EXPECT_EQ(bytes_left(s), 0);
+    });
+}
+
+VOLUME_TEST(clearing_for_a_thick_volume_can_be_cancelled) {
+    m.live([](life& s) -> task<> {
+        co_await make_plain_store(s);
+        const json::value empty = co_await free_clusters(s);
+        kept_disk& d = s.disk();
+        blob::crew asking;
+        std::string answer;
+        d.hold(bdev::op::write_zeroes);
+        asking.start(
+            s.ask("bdev_lvol_create", R"({"lvs_name": "lvs", "lvol_name": "vol", "size_in_mib": 20})", answer));
+        while (d.held() == 0 && answer.empty()) co_await yield();
+        json::value job = co_await s.job("create");
+        EXPECT_EQ(job["object"], json::value("lvs/vol"));
+        EXPECT_EQ(job["total"], json::value(20));
+        co_await s.call("job_cancel", fmt::format(R"({{"id": {}}})", *job["id"].unsigned_integer()));
+        d.let_go();
+        co_await asking.done();
+        EXPECT_TRUE(answer.starts_with("-32602 Operation canceled")) << answer;
+        EXPECT_EQ(co_await free_clusters(s), empty);
+        co_await s.make_volume("vol", 4, false);
+        d.hold(bdev::op::write_zeroes);
+        blob::crew growing;
+        growing.start(s.ask("bdev_lvol_resize", R"({"name": "lvs/vol", "size_in_mib": 20})", answer));
+        while (d.held() == 0) co_await yield();
+        EXPECT_EQ((co_await s.job("resize"))["total"], json::value(16));
+        co_await s.fill("lvs/vol", 0, 4096, 3);  // whoever writes is not kept waiting
+        d.let_go();
+        co_await growing.done();
+        EXPECT_EQ(answer, "done");
+        co_await s.expect("lvs/vol", 0, bdev::pattern(4096, 3));
+    });
+}
+
 }  // namespace
 }  // namespace varve::modules::lvol
