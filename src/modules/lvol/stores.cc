@@ -14,6 +14,11 @@ namespace {
 
 constexpr const char* store_type = "LVOLSTORE";
 
+// Of unmapping what a store had that is deleted.
+constexpr uint64_t unmap_bytes_max = 256 << 20;
+constexpr unsigned unmaps_at_once = 4;
+constexpr time_ns unmap_time_max = 3 * seconds;
+
 // What the first page of a device says.
 enum class first_page : uint8_t { nothing, others, ours };
 
@@ -310,12 +315,42 @@ task<> volumes::end(volume_store& s, ending how) {
     if (how == ending::unload) co_return co_await b.unload();
     co_await b.abandon();
     if (how == ending::abandon) co_return;
-    const blob::format::geometry& g = b.geometry();
-    co_await b.base().zero(0, g.md_page_size);
-    co_await b.base().flush();
+    const std::string name = s._name;
+    co_await b.base().zero(0, b.geometry().md_page_size);
+    co_await b.base().flush();  // COMMIT POINT
     if (!b.base().device().offers(bdev::op::unmap)) co_return;
-    const uint64_t from = g.offset_of_cluster(g.first_data_cluster);
-    co_await as_result(b.base().unmap(from, g.offset_of_cluster(g.cluster_count) - from));
+    jobs::description what{.kind = "delete", .object = name, .unit = "clusters", .everyday = true};
+    co_await as_result(_jobs.run(std::move(what), [&](jobs::job& j) { return give_back(b, j); }));
+}
+
+// A courtesy to the device, and no more: the base stays claimed meanwhile, so that nobody's new data is hit, and
+// whoever asked waits for it. Hence it is cut short.
+task<> volumes::give_back(blob::store& b, jobs::job& progress) {
+    const uint64_t size = b.geometry().cluster_size;
+    const uint32_t end = b.geometry().cluster_count,
+                   at_most = static_cast<uint32_t>(std::max<uint64_t>(1, unmap_bytes_max / size));
+    const blob::space& room = b.room();
+    auto wanted = [&](uint32_t c) { return room.cluster_used(c) || !room.cluster_clean(c); };
+    const time_ns until = thread::thread::current()->now() + unmap_time_max;
+    semaphore slots(unmaps_at_once);
+    blob::crew all;
+    auto one = [](blob::disk& on, uint64_t at, uint64_t bytes, jobs::job& told, uint64_t steps,
+                  semaphore::units) -> task<> {
+        co_await on.unmap(at, bytes);
+        told.did(steps);
+    };
+    progress.expect(end - room.clean_clusters() - b.geometry().first_data_cluster);
+    for (uint32_t c = b.geometry().first_data_cluster; c < end && !all.failed(); ++c) {
+        if (!wanted(c)) continue;
+        uint32_t count = 1;
+        while (count < at_most && c + count < end && wanted(c + count)) ++count;
+        auto slot = co_await slots.acquire();
+        co_await as_result(progress.turn(count * size));
+        if (progress.cancelled() || thread::thread::current()->now() >= until) break;
+        all.start(one(b.base(), c * size, count * size, progress, count, std::move(slot)));
+        c += count - 1;
+    }
+    co_await all.done();
 }
 
 // The last opened first: a store may lie on a volume of another one.

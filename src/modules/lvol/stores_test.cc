@@ -319,5 +319,92 @@ TEST_P(lvol_stores_test, a_thousand_volumes_are_all_there) {
 
 INSTANTIATE_TEST_SUITE_P(worlds, lvol_stores_test, thread::every_world(), thread::world_name);
 
+// --- deleting
+
+const std::string this_store = R"({"lvs_name": "lvs"})", on_disk = R"({"bdev_name": "disk", "lvs_name": "next"})";
+
+// The store is gone first; the base stays claimed until the last unmap has ended, so that none hits what comes next.
+STORE_TEST(a_deleted_store_gives_back_its_device_before_anybody_gets_it) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 20, false);
+        co_await s.fill("lvs/vol", 0, mib, 1);
+        co_await life::pass_turns();
+        kept_disk& d = s.disk();
+        blob::crew asking;
+        std::string answer;
+        asking.start(s.ask("bdev_lvol_delete_lvstore", this_store, answer));
+        while (d.blocks[0] != std::byte{}) co_await yield();
+        d.hold(bdev::op::unmap);
+        while (d.held() == 0 && answer.empty()) co_await yield();
+        EXPECT_EQ(answer, "");
+        EXPECT_TRUE((co_await s.store("lvs")).is_null());
+        json::value job = co_await s.job("delete");
+        EXPECT_EQ(job["object"], json::value("lvs"));
+        EXPECT_EQ(job["state"], json::value("running"));
+        EXPECT_EQ(job["total"], json::value(20));
+        EXPECT_TRUE(
+            (co_await s.refusal("bdev_lvol_create_lvstore", on_disk)).starts_with("-1 Operation not permitted"));
+        d.let_go();
+        co_await asking.done();
+        EXPECT_EQ(answer, "done");
+        EXPECT_EQ(std::ranges::count(std::span(d.blocks).subspan(mib), std::byte{}), 31 * mib) << "all its clusters";
+        EXPECT_EQ(co_await s.refusal("bdev_lvol_create_lvstore", on_disk), "done");
+    });
+}
+
+STORE_TEST(unmapping_what_a_store_had_can_be_cancelled) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        for (int i = 0; i < 12; ++i) co_await s.make_volume(fmt::format("v{}", i), 1, false);
+        for (int i = 0; i < 12; i += 2) {
+            co_await s.call("bdev_lvol_delete", fmt::format(R"({{"name": "lvs/v{}"}})", i));
+        }
+        co_await life::pass_turns();
+        kept_disk& d = s.disk();
+        const unsigned before = d.seen(bdev::op::unmap);
+        blob::crew asking;
+        std::string answer;
+        asking.start(s.ask("bdev_lvol_delete_lvstore", this_store, answer));
+        while (d.blocks[0] != std::byte{}) co_await yield();
+        d.hold(bdev::op::unmap);
+        while (d.held() < 4 && answer.empty()) co_await yield();
+        json::value job = co_await s.job("delete");
+        co_await s.call("job_cancel", fmt::format(R"({{"id": {}}})", *job["id"].unsigned_integer()));
+        d.let_go();
+        co_await asking.done();
+        EXPECT_EQ(answer, "done") << "it is gone all the same";
+        EXPECT_EQ(d.seen(bdev::op::unmap) - before, 1 + 4u) << "the super block, and four of the six ranges";
+        EXPECT_EQ(co_await s.refusal("bdev_lvol_create_lvstore", on_disk), "done");
+    });
+}
+
+// On a clock that waits for nobody.
+TEST(lvol_stores_test_sim, unmapping_what_a_store_had_is_cut_short) {
+    machine m(thread::world_kind::sim);
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        for (int i = 0; i < 12; ++i) co_await s.make_volume(fmt::format("v{}", i), 1, false);
+        for (int i = 0; i < 12; i += 2) {
+            co_await s.call("bdev_lvol_delete", fmt::format(R"({{"name": "lvs/v{}"}})", i));
+        }
+        co_await life::pass_turns();
+        kept_disk& d = s.disk();
+        const unsigned before = d.seen(bdev::op::unmap);
+        blob::crew asking;
+        std::string answer;
+        asking.start(s.ask("bdev_lvol_delete_lvstore", this_store, answer));
+        while (d.blocks[0] != std::byte{}) co_await yield();
+        d.hold(bdev::op::unmap);
+        while (d.held() < 4 && answer.empty()) co_await yield();
+        co_await sleep(3100 * milliseconds);
+        d.let_go();
+        co_await asking.done();
+        EXPECT_EQ(answer, "done");
+        EXPECT_EQ(d.seen(bdev::op::unmap) - before, 1 + 4u);
+        EXPECT_EQ((co_await s.job("delete"))["state"], json::value("complete")) << "it took long: it is remembered";
+    });
+}
+
 }  // namespace
 }  // namespace varve::modules::lvol

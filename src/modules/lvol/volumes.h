@@ -248,6 +248,7 @@ class volumes final : private blob::external_devices {
     void base_removed(volume_store& s);
     task<> close(volume_store& s, ending how);
     task<> end(volume_store& s, ending how);
+    task<> give_back(blob::store& b, jobs::job& progress);
 
     logger& _log;
     jobs::registry& _jobs;
