@@ -49,6 +49,23 @@ struct copies::operation : status {
     };
     std::unique_ptr<means> at_work;
     std::vector<uint64_t> listed;
+
+    // The clusters that may be concerned, in order.
+    uint64_t steps() const { return what == extent::listed ? listed.size() : at_work->blob.clusters(); }
+    uint64_t index(uint64_t step) const { return what == extent::listed ? listed[step] : step; }
+    // Of these, something is done about.
+    bool wants(uint64_t index) const {
+        const blob::blob_ref& b = at_work->blob;
+        switch (what) {
+            case extent::own:
+                return b.cluster_at(index) != blob::no_cluster;
+            case extent::visible:
+                return !blob::find_source(b.state().current.get(), index).is_zeroes();
+            case extent::listed:
+                break;
+        }
+        return true;
+    }
 };
 
 copies::copies(volumes& all) : _all(all) {}
@@ -69,14 +86,6 @@ void copies::drop_old() {
 
 // --- copying
 
-namespace {
-
-bool visible(const blob::blob_ref& b, uint64_t index) {
-    return !blob::find_source(b.state().current.get(), index).is_zeroes();
-}
-
-}  // namespace
-
 result<uint32_t> copies::start(volume& from, const std::string& to, extent what, std::vector<uint64_t> listed) {
     auto works = from.begin_use();
     if (!works) return fail(std::move(works).error());
@@ -89,7 +98,9 @@ result<uint32_t> copies::start(volume& from, const std::string& to, extent what,
     o->at_work = std::make_unique<operation::means>(std::move(*works), std::move(*b), std::move(*alone));
     operation::means& m = *o->at_work;
     VARVE_TRY(m.from.open(_all.devices(), from.bdev_name(), bdev::open_mode::read_only));
+    // Others may read there meanwhile, but who writes what is half a copy does not know what he does.
     VARVE_TRY(m.to.open(_all.devices(), to, bdev::open_mode::read_write));
+    VARVE_TRY(m.to.opened.claim(bdev::claim_type::read_many_write_one, module_name));
     const bdev::device &source = *m.from.opened, &target = *m.to.opened;
     if (source.block_size() % target.block_size() != 0) {
         return fail(errc::invalid, fmt::format("blocks of {} bytes do not fit into {} with {}", source.block_size(), to,
@@ -105,15 +116,9 @@ result<uint32_t> copies::start(volume& from, const std::string& to, extent what,
     }
     o->what = what;
     o->listed = std::move(listed);
-    if (what == extent::listed) {
-        std::ranges::sort(o->listed);
-        o->listed.erase(std::ranges::unique(o->listed).begin(), o->listed.end());
-        o->total = o->listed.size();
-    } else {
-        for (uint64_t i = 0; i < m.blob.clusters(); ++i) {
-            o->total += what == extent::own ? m.blob.cluster_at(i) != blob::no_cluster : visible(m.blob, i);
-        }
-    }
+    std::ranges::sort(o->listed);
+    o->listed.erase(std::ranges::unique(o->listed).begin(), o->listed.end());
+    for (uint64_t i = 0; i < o->steps(); ++i) o->total += o->wants(o->index(i));
     drop_old();
     const uint32_t id = ++_last;
     operation& kept_here = *_copies.emplace(id, std::move(o)).first->second;
@@ -143,11 +148,9 @@ task<> copies::copy(operation& o, jobs::job& progress) {
     semaphore slots(clusters_at_once);
     blob::crew all;
     result<> outcome;
-    const uint64_t steps = o.what == extent::listed ? o.listed.size() : m.blob.clusters();
-    for (uint64_t i = 0; i < steps && outcome && !all.failed(); ++i) {
-        const uint64_t index = o.what == extent::listed ? o.listed[i] : i;
-        const bool own = m.blob.cluster_at(index) != blob::no_cluster;
-        if (o.what == extent::own ? !own : o.what == extent::visible && !visible(m.blob, index)) continue;
+    for (uint64_t i = 0; i < o.steps() && outcome && !all.failed(); ++i) {
+        const uint64_t index = o.index(i);
+        if (!o.wants(index)) continue;
         outcome = co_await as_result(progress.turn(size));
         auto slot = co_await slots.acquire();
         auto one = [](copies& all_copies, operation& of, uint64_t at, jobs::job& told, semaphore::units) -> task<> {

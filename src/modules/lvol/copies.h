@@ -30,8 +30,9 @@ class copies {
         uint64_t total = 0;  // clusters to copy; with `listed` those to unmap, too
         std::optional<result<>> outcome;
     };
-    // A number by which status() finds it. errc::not_permitted: the volume is not read-only; errc::no_device;
-    // errc::invalid: the bdev is too small, or its blocks do not fit; errc::busy.
+    // A number by which find() finds it. The bdev is claimed while it is written. errc::not_permitted: the volume is
+    // not read-only, or somebody else writes to the bdev (another copy, too); errc::no_device; errc::invalid: the bdev
+    // is too small, or its blocks do not fit; errc::busy.
     result<uint32_t> start(volume& from, const std::string& to, extent what, std::vector<uint64_t> listed = {});
     // Null when there is none.
     const status* find(uint32_t id) const noexcept;

@@ -264,5 +264,30 @@ COPIES_TEST(checks_a_store_while_it_serves) {
 
 INSTANTIATE_TEST_SUITE_P(worlds, lvol_copies_test, thread::every_world(), thread::world_name);
 
+// As with SPDK: whoever writes, and be it another copy, keeps a copy out; while one runs nobody else writes there.
+COPIES_TEST(a_destination_has_one_writer) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        co_await s.plug("to");
+        const std::string params = R"({"src_lvol_name": "lvs/low", "dst_bdev_name": "to"})";
+        bdev::descriptor writer = co_await s.open("to");
+        EXPECT_EQ(co_await s.refusal("bdev_lvol_start_deep_copy", params),
+                  "-32602 Operation not permitted: to is open for writing");
+        writer.close();
+        auto& to = static_cast<kept_disk&>(*s.bdevs.devices.find("to"));
+        to.hold(bdev::op::write);
+        uint64_t id = co_await begin(s, "bdev_lvol_start_deep_copy", params);
+        EXPECT_FALSE(s.open("to").has_value());
+        EXPECT_TRUE(s.bdevs.devices.open("to", bdev::open_mode::read_only, {}).has_value());
+        EXPECT_EQ(co_await s.refusal("bdev_lvol_start_shallow_copy",
+                                     R"({"src_lvol_name": "lvs/high", "dst_bdev_name": "to"})"),
+                  "-32602 Operation not permitted: bdev to already claimed: type read_many_write_one by module lvol");
+        while (to.held() == 0) co_await yield();
+        to.let_go();
+        EXPECT_EQ((co_await until_over(s, "bdev_lvol_check_deep_copy", id))["state"], json::value("complete"));
+        EXPECT_TRUE(s.open("to").has_value());
+    });
+}
+
 }  // namespace
 }  // namespace varve::modules::lvol
