@@ -34,4 +34,11 @@ struct store_choice {
                    rpc::optional(&store_choice::lvs_name, "lvs_name", "Name of the lvstore; give this or the UUID")};
 };
 
+// One volume.
+struct name_params {
+    std::string name;
+    static constexpr auto fields =
+        std::tuple{rpc::required(&name_params::name, "name", "UUID or alias (lvs_name/lvol_name) of the lvol")};
+};
+
 }  // namespace varve::modules::lvol

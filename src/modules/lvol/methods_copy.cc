@@ -32,11 +32,6 @@ struct operation_params {
         std::tuple{rpc::required(&operation_params::operation_id, "operation_id", "As the start of the copy gave it")};
 };
 
-struct name_params {
-    std::string name;
-    static constexpr auto fields = std::tuple{rpc::required(&name_params::name, "name", "UUID or alias of the lvol")};
-};
-
 struct range_params {
     std::string name;
     uint64_t cluster_start_index = 0, cluster_count = 0;

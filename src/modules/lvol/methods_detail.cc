@@ -25,11 +25,6 @@ struct get_xattr_params {
                    rpc::required(&get_xattr_params::xattr_name, "xattr_name", "Name of the attribute")};
 };
 
-struct name_params {
-    std::string name;
-    static constexpr auto fields = std::tuple{rpc::required(&name_params::name, "name", "UUID or alias of the lvol")};
-};
-
 struct fragmap_params {
     std::string name;
     uint64_t offset = 0, size = 0;

@@ -60,12 +60,6 @@ task<std::string> create(volumes& all, create_params p) {
         co_await as_result(s->create(std::move(name), {.bytes = bytes, .thin = p.thin_provision, .clear = p.clear})));
 }
 
-struct name_params {
-    std::string name;
-    static constexpr auto fields =
-        std::tuple{rpc::required(&name_params::name, "name", "UUID or alias (lvs_name/lvol_name) of the lvol")};
-};
-
 task<> remove(volumes& all, name_params p) {
     volume* v = co_await all.find(p.name);
     co_await late(co_await as_result(v->owner().remove(*v)), errc::rpc_internal);
