@@ -51,6 +51,7 @@ struct blob_state {
 
     unsigned opens = 0;
     bool busy = false;               // a long operation works on it; others get errc::busy
+    bool going = false;              // ... which removes it: nobody opens it
     bool hidden = false;             // a draft of a snapshot
     mutex md;                        // held from reading the record to having changed it
     bdev::device* device = nullptr;  // what serves it, for freezing

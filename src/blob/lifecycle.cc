@@ -256,13 +256,7 @@ task<> store::remove(blob_id id, remains* left) {
     }
     if (!b.clones.empty()) co_return co_await merge_into_clone(b);
     std::optional<operation> mine(co_await begin_on(b));
-    ++b.opens;  // it cannot be opened and removed meanwhile
-    struct closer {
-        blob_state* of;
-        ~closer() {
-            if (of != nullptr) --of->opens;
-        }
-    } closing{&b};
+    mine->remove();
     co_await settle_parent(b);
     auto alone = co_await b.chores.lock();
     auto held = co_await b.md.lock();
@@ -271,7 +265,6 @@ task<> store::remove(blob_id id, remains* left) {
     b.unsaved_extents.clear();
     held.release();
     alone.release();
-    closing.of = nullptr;
     mine.reset();
     // Nothing can fail any more; a large one is free a little later.
     if (left != nullptr) {

@@ -143,6 +143,7 @@ task<blob_id> store::clone(blob_ref& ref, std::vector<format::xattr> xattrs) {
 task<> store::merge_into_clone(blob_state& snapshot) {
     blob_state& clone = *snapshot.clones.front();
     operation one = co_await begin_on(snapshot), other = co_await begin_on(clone);
+    one.remove();
     co_await settle_parent(snapshot);
     auto alone = co_await snapshot.chores.lock();
     if (clone.record.access() == format::blob_access::data_only) co_await fail(errc::not_permitted);

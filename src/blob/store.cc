@@ -219,6 +219,7 @@ result<blob_ref> store::open(blob_id id) {
     result<blob_state*> b = find_blob(id);
     if (!b) return fail(std::move(b).error());
     if ((*b)->set_aside()) return fail(errc::io, fmt::format("blob 0x{:x} is set aside: {}", id, (*b)->damage));
+    if ((*b)->going) return fail(errc::busy, fmt::format("blob 0x{:x} is being removed", id));
     return blob_ref(**b);
 }
 

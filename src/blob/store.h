@@ -117,6 +117,7 @@ class store {
     // Clusters of a thick blob are zeroes: of those that are not yet, `progress` counts the clearing (null: nobody
     // looks), and can cancel it.
     task<blob_id> create(blob_options how, jobs::job* progress = nullptr);
+    // errc::busy while it is being removed.
     result<blob_ref> open(blob_id id);
     class remains;
     // What the blob had becomes free little by little, or is `left` to the caller. errc::busy when it is open, or has
@@ -175,8 +176,10 @@ class store {
         operation(operation&& other) noexcept : _blob(std::exchange(other._blob, nullptr)) {}
         operation& operator=(operation&&) = delete;
         ~operation() {
-            if (_blob != nullptr) _blob->busy = false;
+            if (_blob != nullptr) _blob->busy = _blob->going = false;
         }
+        // It is being removed: nobody opens it meanwhile.
+        void remove() noexcept { _blob->going = true; }
 
       private:
         blob_state* _blob;
