@@ -31,7 +31,8 @@ task<> committer::write_fresh(std::vector<page_write> pages) {
     if (pages.empty()) co_return;
     // A root page that the last round cleared may be somebody's new page already: the clearing comes first.
     auto last_round_has = [this](const page_write& p) { return std::ranges::find(_targets, p.page) != _targets.end(); };
-    if (_must_write && std::ranges::any_of(pages, last_round_has)) co_await heal();
+    // And a page that a failed round names is nobody's before that round is struck out.
+    if (_must_strike || (_must_write && std::ranges::any_of(pages, last_round_has))) co_await heal();
     const std::size_t stride = _layout.md_page_size;
     env::buffer memory = co_await _disk.memory(pages.size() * stride);
     crew all;
@@ -107,10 +108,11 @@ task<> committer::to_area(const std::vector<waiting*>& round) {
     format::page_bytes first = format::encode_double_write(header);
     std::memcpy(_memory.data(), first.data(), first.size());
     ++_sequence;
-    _must_strike = true;  // until it is known to be there, or not
-    co_await _disk.write(_layout.offset_of_md_page(header.own_page), {_memory.data(), (_targets.size() + 1) * stride});
-    co_await _disk.flush();
-    _must_strike = false;  // COMMIT POINT
+    const std::span<const std::byte> all{_memory.data(), (_targets.size() + 1) * stride};
+    result<> sent = co_await as_result(_disk.write(_layout.offset_of_md_page(header.own_page), all));
+    if (sent) sent = co_await as_result(_disk.flush());  // COMMIT POINT
+    if (!sent) _must_strike = true;
+    co_await std::move(sent);
 }
 
 task<> committer::in_place() {

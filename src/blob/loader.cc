@@ -59,6 +59,7 @@ class loader {
     std::vector<std::unique_ptr<format::page_bytes>> _pages;  // of the region; null: clear, or not wanted
     std::vector<blob_state*> _page_owner, _cluster_owner;
     std::vector<uint32_t> _to_clear;       // roots of drafts that came to nothing
+    std::vector<uint32_t> _dropped_pages;  // theirs: nobody else's before the roots are cleared
     std::vector<blob_state*> _to_rewrite;  // whose records are not as on disk
 };
 
@@ -99,6 +100,7 @@ task<> loader::run() {
     _page_owner.resize(_g.md.count);
     _cluster_owner.resize(_g.cluster_count);
     for (auto& [id, b] : _s._blobs) claim(*b);
+    std::erase_if(_dropped_pages, [this](uint32_t p) { return !_s._space.claim_page(p); });
     set_aside_clones_of_the_damaged();
     claim_area();
     const auto& extension = *_s._super.extension;
@@ -333,6 +335,10 @@ void loader::settle_drafts() {
     }
     for (blob_state* b : dropped) {
         _to_clear.push_back(format::root_page_of(b->id));
+        for (uint32_t p : b->record.pages) _dropped_pages.push_back(p);
+        for (uint32_t p : b->extent_pages) {
+            if (p != 0) _dropped_pages.push_back(p);
+        }
         std::erase(_to_rewrite, b);
         for (auto& [id, other] : _s._blobs) {
             if (other->parent == b) set_aside(*other, fmt::format("its parent 0x{:x} was never finished", b->id));
@@ -397,6 +403,7 @@ void loader::claim_area() {
         const auto area = extension->double_write;
         bool free = true;
         for (uint32_t p = 0; p < area.page_count(); ++p) free = free && _page_owner[area.first + p] == nullptr;
+        free = free && std::ranges::none_of(_dropped_pages, [&](uint32_t p) { return area.holds(p); });
         for (uint32_t p = 0; free && p < area.page_count(); ++p) _s._space.claim_page(area.first + p);
         _s._area_is_new = !_used_pages || !_used_pages->all(area.first, area.page_count());
         if (free) return;
@@ -408,6 +415,14 @@ void loader::claim_area() {
 }
 
 task<> loader::tidy() {
+    for (uint32_t p : _to_clear) {
+        if (_page_owner[p] != nullptr) continue;
+        co_await _s.begin_change();
+        std::vector<page_write> root(1);
+        root[0].page = p;
+        co_await _s._commits->commit(std::move(root));
+    }
+    for (uint32_t p : _dropped_pages) _s._space.free_page(p);
     for (blob_state* b : _to_rewrite) {
         if (b->set_aside()) continue;
         co_await _s.begin_change();
@@ -415,14 +430,6 @@ task<> loader::tidy() {
         co_await _s.commit(*b, r);
     }
     co_await _s.save_all();
-    if (_to_clear.empty()) co_return;
-    co_await _s.begin_change();
-    for (uint32_t p : _to_clear) {
-        if (_s._space.page_used(p)) continue;
-        std::vector<page_write> root(1);
-        root[0].page = p;
-        co_await _s._commits->commit(std::move(root));
-    }
 }
 
 }  // namespace varve::blob

@@ -55,10 +55,7 @@ task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) 
     if (!clone.record.uses_extent_table) lay_out_runs(clone, *empty);
     result<> outcome = co_await as_result(commit(origin, clone));  // COMMIT POINT
     if (!outcome) {
-        // The draft is in nobody's way, but its pages are others' only when it is gone. If it stays, load() drops it.
-        if (co_await as_result(try_twice(id, &store::clear_root))) {
-            for (uint32_t page : made->record.pages) _space.free_page(page);
-        }
+        co_await bury(id, {.pages = made->record.pages});  // if it stays, load() drops it
         co_await std::move(outcome);
     }
 
@@ -209,6 +206,7 @@ task<> store::take_over(blob_state& clone, blob_state& snapshot) {
     }
     co_await commit(clone, r);  // COMMIT POINT
 
+    stale_root left = left_of(snapshot, *merged, clone.extent_pages);
     clone.allocated = allocated;
     retire(clone.replace_layout(std::move(merged)));
     clone.parent = snapshot.parent;
@@ -218,25 +216,49 @@ task<> store::take_over(blob_state& clone, blob_state& snapshot) {
     snapshot.hidden = true;
     still = {};
     held.release();
-    // Until it is gone it keeps its pages.
-    if (!co_await as_result(try_twice(snapshot.id, &store::clear_root))) co_return;
-    drop_merged(snapshot, *clone.current, clone.extent_pages);
+    co_await bury(snapshot.id, std::move(left));
+    auto node = _blobs.extract(snapshot.id);
+    retire(std::move(node.mapped()));
 }
 
-void store::drop_merged(blob_state& snapshot, const layout& merged,
-                        const std::vector<uint32_t>& extent_pages) noexcept {
-    for (uint32_t page : snapshot.record.pages) _space.free_page(page);
+store::stale_root store::left_of(const blob_state& snapshot, const layout& merged,
+                                 const std::vector<uint32_t>& extent_pages) {
+    stale_root left{.pages = snapshot.record.pages, .clusters = snapshot.leaving};
+    left.clusters.insert(left.clusters.end(), snapshot.departed.begin(), snapshot.departed.end());
     for (std::size_t i = 0; i < snapshot.extent_pages.size(); ++i) {
         uint32_t page = snapshot.extent_pages[i];
-        if (page != 0 && (i >= extent_pages.size() || extent_pages[i] != page)) _space.free_page(page);
+        if (page != 0 && (i >= extent_pages.size() || extent_pages[i] != page)) left.pages.push_back(page);
     }
     const layout& its = *snapshot.current;
     for (uint64_t i = 0; i < its.size; ++i) {
-        if (uint32_t c = its.at(i); c != no_cluster && merged.at(i) != c) _space.free_cluster(c);
+        if (uint32_t c = its.at(i); c != no_cluster && merged.at(i) != c) left.clusters.push_back(c);
     }
-    free_given_up(snapshot);
-    auto node = _blobs.extract(snapshot.id);
-    retire(std::move(node.mapped()));
+    return left;
+}
+
+// --- what a root page names is nobody else's while it is on the media
+
+task<> store::bury(blob_id id, stale_root left) {
+    if (co_await as_result(try_twice(id, &store::clear_root))) {
+        free_stale_root(left);
+    } else {
+        _stale_roots.emplace(id, std::move(left));
+    }
+}
+
+task<> store::clear_stale_roots() {
+    auto one = co_await _burying.lock();
+    while (!_stale_roots.empty()) {
+        auto first = _stale_roots.begin();
+        co_await clear_root(first->first);
+        free_stale_root(first->second);
+        _stale_roots.erase(first);
+    }
+}
+
+void store::free_stale_root(const stale_root& of) noexcept {
+    for (uint32_t page : of.pages) _space.free_page(page);
+    for (uint32_t c : of.clusters) _space.free_cluster(c);
     start_trimming();
 }
 

@@ -132,6 +132,7 @@ task<> store::write_masks() {
 
 task<> store::begin_change() {
     co_await _commits->ready();
+    if (!_stale_roots.empty()) co_await clear_stale_roots();
     if (!_super.clean && !_area_is_new && !_super_unsure) co_return;
     auto one = co_await _super_lock.lock();
     if (_super_unsure) {
@@ -168,6 +169,7 @@ task<> store::unload() {
         if (b->opens != 0 || b->busy) co_await fail(errc::busy, fmt::format("blob 0x{:x} is in use", id));
     }
     co_await save_all();
+    if (!_stale_roots.empty()) co_await clear_stale_roots();
     _save_timer.cancel();
     if (!std::exchange(_stopping, true)) {
         co_await _tasks.close();

@@ -277,7 +277,18 @@ class store {
     task<> take_over(blob_state& clone, blob_state& snapshot);
     result<> merge_extents(revision& r, const blob_state& clone, const blob_state& snapshot, const layout& merged);
     task<> clear_root(blob_id id);
-    void drop_merged(blob_state& snapshot, const layout& merged, const std::vector<uint32_t>& taken_over) noexcept;
+    // Pages and clusters that only a root page names which is to be cleared; the first page is that one.
+    struct stale_root {
+        std::vector<uint32_t> pages, clusters;
+    };
+    // What a snapshot has that did not become its clone's.
+    static stale_root left_of(const blob_state& snapshot, const layout& merged,
+                              const std::vector<uint32_t>& extent_pages);
+    // Never fails: while the root page cannot be cleared, nothing else is changed (begin_change). What it names may be
+    // the clone's as well; if that gave a page to others, a load would take them for damaged.
+    task<> bury(blob_id id, stale_root left);
+    task<> clear_stale_roots();
+    void free_stale_root(const stale_root& of) noexcept;
 
     // Inflating (inflate.cc).
     task<> detach(blob_state& b, bool all, jobs::job& progress);
@@ -349,6 +360,8 @@ class store {
     std::map<std::string, std::unique_ptr<external_parent>> _outside;  // by id; longer than any layout
     external_devices* _externals = nullptr;
     std::map<blob_id, std::unique_ptr<blob_state>> _blobs;
+    std::map<blob_id, stale_root> _stale_roots;
+    mutex _burying;
     // Nobody's, but somebody who was set aside may know more: free when nobody is any more.
     std::vector<uint32_t> _kept_clusters, _kept_pages;
     uint32_t _stamp = 0;
