@@ -1,5 +1,7 @@
 #include "bdev/device.h"
 
+#include <algorithm>
+
 #include "bdev/core/device_state.h"
 #include "json/value.h"
 #include "rpc/call.h"
@@ -34,6 +36,19 @@ bool device::supports(op o) const noexcept {
             return reads && writes;
         case op::count:
             break;
+    }
+    return false;
+}
+
+std::vector<device*> device::lower_devices() const { return {}; }
+
+bool lies_on(const device& upper, const device& lower) {
+    std::vector<const device*> seen{&upper};
+    for (std::size_t i = 0; i < seen.size(); ++i) {
+        if (seen[i] == &lower) return true;
+        for (const device* below : seen[i]->lower_devices()) {
+            if (std::ranges::find(seen, below) == seen.end()) seen.push_back(below);
+        }
     }
     return false;
 }

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "bdev/properties.h"
 #include "thread/task.h"
@@ -47,6 +48,8 @@ class device {
     virtual std::string_view module_name() const noexcept = 0;
     // On the thread that is to use the channel; called once per thread, the core counts and shares it.
     virtual std::unique_ptr<channel> open_channel() = 0;
+    // Those that a request to this one may go on to, as of now; and bdevs that lie on one another never form a circle.
+    virtual std::vector<device*> lower_devices() const;
     // The call that makes this device again, for save_config; nothing for devices that others bring along.
     virtual std::optional<rpc::call> recreate() const;
     // "driver_specific" in bdev_get_bdevs: an object.
@@ -63,5 +66,8 @@ class device {
     properties _properties;
     std::unique_ptr<device_state> _state;  // set while registered
 };
+
+// Whether it is `lower`, or lies on it, however many others are between.
+bool lies_on(const device& upper, const device& lower);
 
 }  // namespace varve::bdev

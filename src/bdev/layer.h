@@ -41,6 +41,7 @@ class layer : public device {
   public:
     layer(properties p, registry& devices, base_link base);
     device& base() const noexcept { return *_link._base; }
+    std::vector<device*> lower_devices() const override { return {&*_link._base}; }
     task<> reset() override;
     task<> destruct() override;
 

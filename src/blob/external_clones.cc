@@ -28,6 +28,21 @@ bool blob_ref::degraded() const noexcept {
     return p != nullptr && !p->attached();
 }
 
+std::string blob_ref::degraded_reason() const {
+    const external_parent* p = at_the_bottom(*_blob);
+    return p == nullptr || p->attached() ? std::string() : p->trouble();
+}
+
+std::vector<bdev::device*> blob_ref::lower_devices() const { return _blob->owner.lower_devices(); }
+
+std::vector<bdev::device*> store::lower_devices() const {
+    std::vector<bdev::device*> all{&_disk.device()};
+    for (const auto& [id, p] : _outside) {
+        if (p->attached()) all.push_back(p->device());
+    }
+    return all;
+}
+
 external_parent& store::external(const std::string& id) {
     auto& at = _outside[id];
     if (!at) at = std::make_unique<external_parent>(_devices.threads(), id);
@@ -42,6 +57,11 @@ task<> store::open_external(external_parent& p) {
         background(lose_external(p));
     });
     co_await external_parent::check(*d, _super.layout.io_unit_size);
+    if (bdev::lies_on(*d, _disk.device())) {
+        co_await fail(errc::invalid, fmt::format("{} lies on {}, and so do the blobs that would show it: reading them "
+                                                 "might never end",
+                                                 d->name(), _disk.device().name()));
+    }
     co_await p.attach(std::move(d));
 }
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "bdev/layer.h"
 #include "blob/test_check.h"
 #include "blob/test_store.h"
 #include "thread/awaits.h"
@@ -125,6 +126,65 @@ EXTERNAL_TEST(beyond_the_end_of_the_device_there_are_zeroes) {
         expected = with(std::move(expected), lba, 2, 'b');
         EXPECT_TRUE(co_await contents(l, *s, made) == expected);
     }
+    co_await s->unload();
+}
+
+// A device on another one.
+class on_top final : public bdev::layer {
+  public:
+    static task<> add(bdev::registry& devices, std::string on, std::string called) {
+        bdev::base_link base = co_await bdev::base_link::open(devices, on, "top");
+        bdev::properties p = bdev::layered_on(*base, std::move(called), "top");
+        co_await devices.add(std::make_unique<on_top>(std::move(p), devices, std::move(base)));
+    }
+    using layer::layer;
+    std::string_view module_name() const noexcept override { return "top"; }
+    std::unique_ptr<bdev::channel> open_channel() override { return std::make_unique<passing>(base_channel()); }
+
+  private:
+    struct passing final : bdev::channel {
+        explicit passing(bdev::channel_ref b) noexcept : base(std::move(b)) {}
+        void do_submit(bdev::io& r) noexcept override { base->submit(r); }
+        bdev::channel_ref base;
+    };
+};
+
+// Reads of such a clone would go round and round.
+EXTERNAL_TEST(no_parent_lies_on_the_store_itself) {
+    auto s = co_await new_store(l, v);
+    blob_id made = co_await s->create({.clusters = 5, .thin = true});
+    co_await l.serve(*s, made);
+    co_await on_top::add(l.devices, l.name_of(made), "one");
+    co_await on_top::add(l.devices, "one", name);
+    blob_ref b = co_await s->open(made);
+    auto refused = co_await as_result(s->set_external_parent(b, id));
+    EXPECT_EQ(refused.error().code(), errc::invalid);
+    EXPECT_NE(refused.error().message().find("lies on base"), std::string::npos) << refused.error().message();
+    EXPECT_FALSE(b.is_external_clone());
+    EXPECT_EQ(co_await code_of(s->create({.clusters = 5, .external = id})), errc::invalid);
+    b.close();
+    co_await l.devices.remove(l.name_of(made));
+    // On the media such a clone may be: it is as one whose parent is not there.
+    co_await l.external.add(name, 5 * cluster, 7);
+    b = co_await s->open(made);
+    co_await s->set_external_parent(b, id);
+    b.close();
+    blob_id other = co_await s->create({.clusters = 5, .thin = true});
+    co_await s->unload();
+    s.reset();
+    co_await l.devices.remove(name);
+    s = co_await store::load(l.devices, l.base(), {.externals = &v});
+    co_await l.serve(*s, other);
+    co_await on_top::add(l.devices, l.name_of(other), name);
+    EXPECT_EQ(co_await code_of(s->attach_external(id)), errc::invalid);
+    b = co_await s->open(made);
+    EXPECT_TRUE(b.degraded());
+    EXPECT_NE(b.degraded_reason().find("lies on base"), std::string::npos) << b.degraded_reason();
+    b.close();
+    co_await l.devices.remove(l.name_of(other));
+    co_await l.external.add(name, 5 * cluster, 7);
+    co_await s->attach_external(id);
+    EXPECT_TRUE(co_await contents(l, *s, made) == bdev::pattern(5 * cluster, 7));
     co_await s->unload();
 }
 

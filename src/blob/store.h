@@ -86,6 +86,11 @@ class blob_ref {
     // Where cluster `index` lies on the device; 0: not allocated in this blob.
     uint32_t cluster_at(uint64_t index) const noexcept { return _blob->current->at(index); }
 
+    // Why what shows through cannot be read; empty when it can.
+    std::string degraded_reason() const;
+    // For the device made of it. Any blob of the store may come to show any of its external parents.
+    std::vector<bdev::device*> lower_devices() const;
+
     // What a bdev on it is like; `name` and the rest that is not the blob's is left to the caller.
     bdev::properties properties(std::string name) const;
     // For bdev::device::open_channel(), on the thread that is to use it. The blob stays open while there are channels.
@@ -162,10 +167,13 @@ class store {
     // when it cannot be had, invalid when its size is not a multiple of the cluster size or its blocks do not fit.
     task<> set_external_parent(blob_ref& b, std::string id);
     // A device has appeared that may be somebody's external parent. The error of open_external(), if that fails;
+    // errc::invalid when it does not fit, or lies on this very store and a read might never end;
     // errc::not_found when no blob names it. Nothing when it is in use already.
     task<> attach_external(std::string id);
     // All blobs that show it, directly or through snapshots; ascending.
     std::vector<blob_id> blobs_on_external(std::string_view id) const;
+    // The device it lies on, and all external parents that are there.
+    std::vector<bdev::device*> lower_devices() const;
     // Takes all of a device that has become larger; errc::no_space when the metadata has no room for so many clusters.
     task<> grow();
 

@@ -120,6 +120,7 @@ class blob_device final : public bdev::device {
     blob_device(blob_ref b, std::string name) : device(b.properties(std::move(name))), blob(std::move(b)) {}
     std::string_view module_name() const noexcept override { return "blob"; }
     std::unique_ptr<bdev::channel> open_channel() override { return blob.open_channel(); }
+    std::vector<bdev::device*> lower_devices() const override { return blob.lower_devices(); }
     task<> destruct() override {
         blob.serve_through(nullptr);
         co_return;
@@ -176,9 +177,10 @@ struct life {
     explicit life(thread::runtime& rt) : devices(rt), external(devices) {}
     bdev::descriptor base() { return *devices.open("base", bdev::open_mode::read_write, {}); }
 
+    static std::string name_of(blob_id id) { return "blob" + std::to_string(id & 0xffffffff); }
     // A bdev of the blob, open; closed by close().
     task<bdev::descriptor> serve(store& s, blob_id id) {
-        std::string name = "blob" + std::to_string(id & 0xffffffff);
+        std::string name = name_of(id);
         if (devices.find(name) == nullptr) {
             auto d = std::make_unique<blob_device>(co_await s.open(id), name);
             blob_device* at = d.get();
@@ -188,7 +190,7 @@ struct life {
         co_return co_await devices.open(name, bdev::open_mode::read_write, {});
     }
     task<> stop_serving(blob_id id) {
-        std::string name = "blob" + std::to_string(id & 0xffffffff);
+        std::string name = name_of(id);
         if (devices.find(name) != nullptr) co_await devices.remove(name);
     }
 

@@ -11,6 +11,7 @@ class volume_device final : public bdev::device {
     volume_device(volume& of, blob::blob_ref b);
     std::string_view module_name() const noexcept override { return lvol::module_name; }
     std::unique_ptr<bdev::channel> open_channel() override { return _blob.open_channel(); }
+    std::vector<bdev::device*> lower_devices() const override { return _blob.lower_devices(); }
     json::value driver_specific() const override;
     task<> destruct() override;
 

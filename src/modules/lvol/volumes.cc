@@ -96,7 +96,7 @@ task<> volume_store::publish(volume& v) {
         co_await fail(std::move(b).error());
     }
     if (b->degraded()) {
-        set_trouble(v, "the bdev outside that it is a clone of is not there, or may not be had");
+        set_trouble(v, fmt::format("the bdev outside that it is a clone of cannot be had: {}", b->degraded_reason()));
         co_await fail(errc::no_device, v._trouble);
     }
     auto made = std::make_unique<volume_device>(v, std::move(*b));
@@ -198,11 +198,12 @@ task<std::string> volume_store::clone_of_bdev(reserved_name name, bdev::device& 
 task<> volume_store::attach_external(std::string id) {
     gate::holder stays = co_await begin();
     if (_blobs->blobs_on_external(id).empty()) co_return;
-    co_await _blobs->attach_external(id);
+    auto outcome = co_await as_result(_blobs->attach_external(id));  // publish() tells of it
     for (blob::blob_id each : _blobs->blobs_on_external(id)) {
         volume* v = find(each);
         if (v != nullptr && v->_device == nullptr && !v->_leaving) co_await as_result(publish(*v));
     }
+    co_await std::move(outcome);
 }
 
 // --- going
