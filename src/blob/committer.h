@@ -54,6 +54,9 @@ class committer {
     task<> clear_area();
 
     bool busy() const noexcept { return _running; }
+    // Whether a change of so many pages is made as a whole or not at all. One page is as far as its device writes
+    // whole.
+    bool is_whole(std::size_t pages) const noexcept { return _area.exists() && pages <= _images_max; }
     // Images one round takes: no change may have more.
     std::size_t round_max() const noexcept { return _images_max; }
     uint64_t rounds() const noexcept { return _rounds; }

@@ -63,6 +63,12 @@ void store::lay_out_runs(revision& r, const layout& l, const std::vector<mapping
 
 // New pages of the chain first, and everything else the root will name; then the root, which is the commit point.
 task<> store::commit(blob_state& b, revision& r) {
+    co_await prepare(r);
+    co_await _commits->commit(std::move(r.also));  // COMMIT POINT
+    adopt(b, r);
+}
+
+task<> store::prepare(revision& r) {
     format::blob_record& next = r.record;
     next.extent_pages.clear();
     if (next.uses_extent_table) {
@@ -70,20 +76,21 @@ task<> store::commit(blob_state& b, revision& r) {
     }
     next.stamp = next_stamp();
     std::size_t pages = co_await format::chain_length(next);
-    next.pages.assign(1, format::root_page_of(b.id));
+    next.pages.assign(1, format::root_page_of(next.id));
     while (next.pages.size() < pages) next.pages.push_back(co_await take_page(r));
     std::vector<format::page_bytes> chain = co_await format::encode_chain(next);
     for (std::size_t i = 1; i < chain.size(); ++i) r.fresh.push_back({next.pages[i], chain[i]});
     co_await _commits->write_fresh(std::move(r.fresh));
     r.also.push_back({next.pages[0], chain[0]});
-    co_await _commits->commit(std::move(r.also));  // COMMIT POINT
+}
 
+void store::adopt(blob_state& b, revision& r) noexcept {
     for (std::size_t i = 1; i < b.record.pages.size(); ++i) _space.free_page(b.record.pages[i]);
     for (std::size_t i = 0; i < b.extent_pages.size(); ++i) {
         bool still = i < r.extent_pages.size() && r.extent_pages[i] == b.extent_pages[i];
         if (b.extent_pages[i] != 0 && !still && !r.hands_over) _space.free_page(b.extent_pages[i]);
     }
-    b.record = std::move(next);
+    b.record = std::move(r.record);
     b.extent_pages = std::move(r.extent_pages);
     r.mine.keep();
 }

@@ -41,8 +41,6 @@ task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) 
     for (format::xattr& x : xattrs) draft.record.xattrs.set(x.name, x.value);
     draft.record.internal_xattrs.set(format::xattr_in_progress, text_of(origin.id));
     draft.record.flags.data_read_only |= format::data_ro_flag::read_only;
-    co_await commit(*made, draft);  // names what the origin names, but hidden
-
     revision clone = revise(origin);
     clone.hands_over = true;
     clone.record.flags.invalid |= format::invalid_flag::thin;
@@ -53,11 +51,7 @@ task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) 
     auto empty = std::make_unique<layout>(origin.current->size);
     empty->below = &made->slot;
     if (!clone.record.uses_extent_table) lay_out_runs(clone, *empty);
-    result<> outcome = co_await as_result(commit(origin, clone));  // COMMIT POINT
-    if (!outcome) {
-        co_await bury(id, {.pages = made->record.pages});  // if it stays, load() drops it
-        co_await std::move(outcome);
-    }
+    co_await commit_both(*made, draft, origin, clone);  // COMMIT POINT
 
     made->allocated = std::exchange(origin.allocated, 0);
     made->slot.store(origin.current.get(), std::memory_order_release);  // first what `empty` points to
@@ -71,6 +65,24 @@ task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) 
     // The origin's commit made it so; what is on disk says it twice until this is written, or a load writes it.
     co_await as_result(try_twice(id, &store::unhide));
     co_return id;
+}
+
+// In one round if that can be: the pause is as long as this takes. Else the draft comes first, which says of itself
+// that it is none yet.
+task<> store::commit_both(blob_state& made, revision& draft, blob_state& origin, revision& clone) {
+    co_await prepare(draft);
+    if (!_commits->is_whole(2)) {
+        co_await _commits->commit(std::move(draft.also));
+        adopt(made, draft);
+        result<> outcome = co_await as_result(commit(origin, clone));
+        if (!outcome) co_await bury(made.id, {.pages = made.record.pages});  // if it stays, load() drops it
+        co_return co_await std::move(outcome);
+    }
+    co_await prepare(clone);
+    std::ranges::move(clone.also, std::back_inserter(draft.also));
+    co_await _commits->commit(std::move(draft.also));
+    adopt(made, draft);
+    adopt(origin, clone);
 }
 
 // For what is to be tidied up: if it fails for good, it is left to the next load.

@@ -251,6 +251,9 @@ class store {
     // The commit point of most operations. Then record and extent_pages are the blob's, and what is in them that was
     // not before; the pages that are not any more are free.
     task<> commit(blob_state& b, revision& r);
+    // Its parts: all but the pages to be committed is written, which r.also has then; and what follows the commit.
+    task<> prepare(revision& r);
+    void adopt(blob_state& b, revision& r) noexcept;
     static void lay_out_runs(revision& r, const layout& l, const std::vector<mapping*>& added = {});
     // What extent page `index` of a blob of `clusters` holds.
     static std::vector<uint32_t> extents_of(const layout& l, uint64_t index, uint64_t clusters);
@@ -275,6 +278,7 @@ class store {
     void background(task<> t);
 
     // Snapshots (snapshot.cc).
+    task<> commit_both(blob_state& made, revision& draft, blob_state& origin, revision& clone);
     task<> unhide(blob_id id);
     // Before a blob gets another parent or goes: its parent carries no mark that the next load would take that for.
     task<> settle_parent(blob_state& b);

@@ -274,6 +274,23 @@ task<blob_id> snapshot_of(store& s, blob_id id) {
     co_return co_await s.snapshot(b, {});
 }
 
+// What the pause of a snapshot is made of: a flush before the commit point, and one for it.
+TEST(store, a_snapshot_is_one_round) {
+    sim_machine m(1, disk_bytes, {.volatile_cache = true});
+    auto outcome = m.live([](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        blob_id origin = co_await s->create({.clusters = 4, .thin = true});
+        for (unsigned i = 0; i < 3; ++i) {
+            co_await s->settle();
+            const uint64_t before = s->base().flushes();
+            co_await snapshot_of(*s, origin);
+            EXPECT_EQ(s->base().flushes() - before, 4u) << "the snapshot, and afterwards what it is no more";
+        }
+        co_await s->unload();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
 STORE_TEST(what_is_noted_of_a_snapshots_clusters_goes_when_they_change) {
     auto s = co_await store::init(l.devices, l.base(), small);
     s->tie_to_clusters("sum");
