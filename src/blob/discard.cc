@@ -85,12 +85,14 @@ task<> store::zero(blob_state& b, const bdev::io& r) {
     const uint64_t block = _super.layout.io_unit_size;
     zeroing z{b, r.lba * block, (r.lba + r.blocks) * block, r.operation == bdev::op::write_zeroes};
     if (z.end > b.current->size * _super.layout.cluster_size) co_await fail(errc::invalid);
+    releasing perhaps(*this);
     co_await begin_change();
     for (;;) {
         plan(z);
         for (auto [index, cluster] : z.given_up) give_up(b, index, cluster);
         if (!z.given_up.empty()) save_soon();  // also when what follows fails
         z.given_up.clear();
+        if (z.at == z.end) perhaps.end();  // what follows may need clusters itself
         co_await zero_below(z);
         if (z.at == z.end) break;
         co_await yield();
@@ -142,11 +144,27 @@ void store::no_requests(blob_state& b) noexcept { start_release(b); }
 void store::start_release(blob_state& b) {
     if (b.departed.empty() || b.releasing || _stopping) return;
     b.releasing = true;
-    ++_releases;
     background(release(b));
 }
 
+void store::releasing::end() noexcept {
+    if (_store == nullptr) return;
+    store& s = *std::exchange(_store, nullptr);
+    --s._releases;
+    s._more_room.set();
+    s._more_room.reset();
+}
+
+// Clusters were given up that the media may still name: they become free a little earlier than they would.
+bool store::save_for_room() {
+    if (_stopping || std::ranges::none_of(_blobs, [](const auto& entry) { return !entry.second->leaving.empty(); }))
+        return false;
+    background(save_now());
+    return true;
+}
+
 task<> store::release(blob_state& b) {
+    releasing here(*this);
     auto mine = co_await b.chores.lock();
     while (!b.departed.empty()) {
         const std::vector<uint32_t> clusters = std::exchange(b.departed, {});
@@ -165,10 +183,7 @@ task<> store::release(blob_state& b) {
         _more_room.reset();
         start_trimming();
     }
-    --_releases;
     b.releasing = false;
-    _more_room.set();
-    _more_room.reset();
 }
 
 // Nothing on the media names them, and no channel is there.

@@ -176,6 +176,34 @@ DISCARD_TEST(nothing_is_given_back_while_the_blob_is_inflated) {
     co_await s->unload();
 }
 
+// Of another volume; whether the discard has not begun, is under way, or is not on the media yet.
+DISCARD_TEST(a_write_to_a_full_store_waits_for_discards) {
+    auto s = co_await store::init(l.devices, l.base(), small);
+    blob_id id = co_await s->create({.clusters = 8, .thin = true}),
+            other = co_await s->create({.clusters = 8, .thin = true});
+    volume v = co_await volume::open(l, *s, id), w = co_await volume::open(l, *s, other);
+    co_await v.fill(0, 8, 'f');
+    co_await v.flush();
+    co_await s->create({.clusters = s->free_clusters()});
+    co_await bdev::unmap(*v.io, 0, 2 * blocks);
+    EXPECT_TRUE(co_await as_result(w.fill(0, 2, 'w')));
+    for (uint64_t i = 2; i < 6; ++i) {
+        crew both;
+        both.start(bdev::unmap(*v.io, i * blocks, blocks));
+        for (uint64_t n = 0; n < thread::test_seed() * 4 % 20; ++n) co_await yield();
+        both.start(w.fill(i, 1, 'w'));
+        co_await both.done();
+    }
+    co_await w.expect(0, 6 * blocks, 'w');
+    auto refused = co_await as_result(w.fill(6, 1, 'x'));
+    EXPECT_EQ(refused.error().code(), errc::no_space);
+    co_await v.flush();
+    expect_sound(*s);
+    co_await v.close();
+    co_await w.close();
+    co_await s->unload();
+}
+
 DISCARD_TEST(a_full_store_takes_writes_as_soon_as_something_was_given_back) {
     auto s = co_await store::init(l.devices, l.base(), small);
     const uint32_t all = s->free_clusters();

@@ -210,6 +210,8 @@ task<> store::save(blob_state& b) {
 task<> store::save_locked(blob_state& b) {
     std::set<uint64_t> mine = std::exchange(b.unsaved_extents, {});
     std::vector<uint32_t> leaving = std::exchange(b.leaving, {});
+    std::optional<releasing> here;
+    if (!leaving.empty()) here.emplace(*this);
     while (!mine.empty()) {
         std::set<uint64_t> extents;
         const bool runs = !b.record.uses_extent_table;  // written all at once
@@ -248,7 +250,7 @@ void store::save_soon() noexcept {
 }
 
 task<> store::save_now() {
-    ++_releases;  // what was given up is released then
+    releasing here(*this);
     for (blob_id id : blobs()) {
         auto found = _blobs.find(id);
         if (found == _blobs.end() || !found->second->unsaved.load(std::memory_order_relaxed)) continue;
@@ -256,9 +258,6 @@ task<> store::save_now() {
         auto mine = co_await b.chores.lock();
         if (find(id) == &b) co_await as_result(save(b));  // what fails is tried again in a while
     }
-    --_releases;
-    _more_room.set();
-    _more_room.reset();
 }
 
 task<> store::flush(blob_ref& b) { return save(b.state()); }

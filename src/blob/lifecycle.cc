@@ -83,17 +83,14 @@ constexpr time_ns release_wait = 500 * milliseconds;
 }  // namespace
 
 task<uint32_t> store::take_cluster(taken& mine, bool& clean) {
-    if (uint32_t c = _space.take_cluster(clean); c != no_cluster) {
-        mine.add_cluster(c);
-        co_return c;
-    }
-    alarm patience(_more_room, release_wait);
+    std::optional<alarm> patience;
     for (;;) {
         if (uint32_t c = _space.take_cluster(clean); c != no_cluster) {
             mine.add_cluster(c);
             co_return c;
         }
-        const bool comes = _releases != 0 && !patience.over();
+        if (!patience) patience.emplace(_more_room, release_wait);
+        const bool comes = !patience->over() && (_releases != 0 || save_for_room());
         if (!_space.in_hand() && !comes) co_await fail(errc::no_space, "no cluster is free");
         co_await _more_room.wait();
     }

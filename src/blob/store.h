@@ -386,6 +386,18 @@ class store {
     bool _stopping = false;
     event _more_room;        // pulsed: clusters have become free, or the trimmer has given some back
     unsigned _releases = 0;  // under way: clusters will become free
+    // One of them, or something that may come to be one.
+    class releasing {
+      public:
+        explicit releasing(store& s) noexcept : _store(&s) { ++s._releases; }
+        releasing(const releasing&) = delete;
+        ~releasing() { end(); }
+        void end() noexcept;
+
+      private:
+        store* _store;
+    };
+    bool save_for_room();
     struct saving : work {
         store* of = nullptr;
     } _save;
