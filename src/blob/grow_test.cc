@@ -84,6 +84,44 @@ TEST(grow, takes_all_or_nothing_wherever_the_power_goes) {
     }
 }
 
+// The mask of used clusters, and the room behind it, is what it was when the store was made.
+TEST(grow, goes_as_far_as_the_metadata_has_room) {
+    constexpr uint64_t clusters_max = (4096 - 5) * 8;  // one page of mask
+    sim_machine machine(1, (clusters_max + 1) * 4096, {.volatile_cache = true});
+    auto outcome = machine.live([](life& l) -> task<> {
+        bdev::device& base = *l.devices.find("base");
+        co_await l.devices.resize(base, 2048);
+        auto s = co_await store::init(l.devices, l.base(), {.cluster_size = 4096, .md_page_count = 100, .trim = false});
+        blob_id id = co_await s->create({.clusters = 5});
+        const uint32_t clusters = s->data_clusters(), reserved = s->geometry().first_data_cluster;
+        co_await l.devices.resize(base, (clusters_max + 1) * 8);
+        for (int pass = 0; pass < 2; ++pass) {
+            auto refused = co_await as_result(s->grow());
+            EXPECT_EQ(refused.error().code(), errc::no_space);
+            EXPECT_NE(refused.error().message().find("has room for 32728 clusters"), std::string::npos)
+                << refused.error().message();
+            EXPECT_EQ(s->data_clusters(), clusters);
+            EXPECT_EQ(s->super().layout.size.value, 2048u * 512);
+            expect_sound(*s);
+            co_await s->unload();
+            s.reset();
+            s = co_await store::load(l.devices, l.base(), {.trim = false});
+        }
+        co_await l.devices.resize(base, clusters_max * 8);
+        co_await s->grow();
+        EXPECT_EQ(s->data_clusters(), clusters_max - reserved);
+        co_await s->create({.clusters = s->free_clusters()});
+        expect_sound(*s);
+        co_await s->unload();
+        s.reset();
+        s = co_await store::load(l.devices, l.base(), {.trim = false});
+        EXPECT_EQ(s->free_clusters(), 0u);
+        EXPECT_EQ(s->find(id)->allocated, 5u);
+        co_await s->abandon();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
 TEST(grow, a_device_that_is_as_it_was_changes_nothing) {
     growth g(false);
     auto outcome = g.machine.live([](life& l) -> task<> {
