@@ -40,26 +40,18 @@ bdev::status status_for(const error& e) noexcept {
     }
 }
 
+task<> carry_out(task<> what, errand& asked) {
+    result<> outcome = co_await as_result(std::move(what));
+    asked.outcome = outcome ? bdev::status::ok : status_for(outcome.error());
+    asked.from->come_back(asked);
+}
+
 }  // namespace
 
 void store::want(errand& e) noexcept {
     blob_state& b = *e.blob;
-    if (e.what == errand::purpose::flush) {
-        auto whole = [](store& s, blob_state& of, errand& asked) -> task<> {
-            result<> outcome = co_await as_result(s.save(of));
-            asked.outcome = outcome ? bdev::status::ok : status_for(outcome.error());
-            asked.from->come_back(asked);
-        };
-        return background(whole(*this, b, e));
-    }
-    if (e.what == errand::purpose::zero) {
-        auto whole = [](store& s, blob_state& of, errand& asked) -> task<> {
-            result<> outcome = co_await as_result(s.zero(of, *asked.request));
-            asked.outcome = outcome ? bdev::status::ok : status_for(outcome.error());
-            asked.from->come_back(asked);
-        };
-        return background(whole(*this, b, e));
-    }
+    if (e.what == errand::purpose::flush) return background(carry_out(save(b), e));
+    if (e.what == errand::purpose::zero) return background(carry_out(zero(b, *e.request), e));
     auto [at, first] = b.wanted.try_emplace(e.index);
     at->second.requests.push_back(&e);
     if (first) background(serve(b, e.index));
