@@ -202,19 +202,39 @@ void store::start_trimming() {
     background(trim());
 }
 
+void store::clear_all_that_is_free() {
+    _space.all_are_stale();
+    start_trimming();
+}
+
 task<> store::trim() {
-    const uint64_t size = _super.layout.cluster_size;
-    const auto at_most = static_cast<uint32_t>(std::max<uint64_t>(1, range_bytes / size));
     while (!_stopping) {
-        cluster_range r = _space.take_unclean(at_most);
-        if (r.count == 0) break;
-        result<> outcome = co_await as_result(_disk.unmap(r.first * size, r.count * size));
-        _space.give_back(r, static_cast<bool>(outcome));
-        _more_room.set();
-        _more_room.reset();
-        if (!outcome) break;  // whoever needs a cluster clears it himself, and hears of it
+        cluster_range r = _space.take_unclean(trimmed_at_once());
+        if (r.count == 0 || !co_await trim_range(r)) break;
     }
     _trimming = false;
+}
+
+// SPDK does not clear what it takes: it counts on a store that was unloaded to have cleared what is free.
+task<> store::trim_stale() {
+    while (_disk.unmap_zeroes()) {
+        cluster_range r = _space.take_stale(trimmed_at_once());
+        if (r.count == 0 || !co_await trim_range(r)) break;
+    }
+}
+
+uint32_t store::trimmed_at_once() const noexcept {
+    return static_cast<uint32_t>(std::max<uint64_t>(1, range_bytes / _super.layout.cluster_size));
+}
+
+// False when the device refuses: whoever needs a cluster clears it himself, and hears of it.
+task<bool> store::trim_range(cluster_range r) {
+    const uint64_t size = _super.layout.cluster_size;
+    result<> outcome = co_await as_result(_disk.unmap(r.first * size, r.count * size));
+    _space.give_back(r, static_cast<bool>(outcome));
+    _more_room.set();
+    _more_room.reset();
+    co_return outcome.has_value();
 }
 
 void blob_ref::serve_through(bdev::device* d) noexcept {

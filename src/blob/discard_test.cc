@@ -430,6 +430,50 @@ task<> clusters_change_hands(bdev::bdev_system& s, unsigned rounds, bool cached)
     co_await st->unload();
 }
 
+// SPDK hands clusters of a store that was unloaded to thin volumes without clearing them.
+DISCARD_TEST(what_was_given_back_is_clear_when_the_store_is_unloaded) {
+    enum class way : uint8_t { removed, smaller, unmapped, crashed };
+    for (way how : {way::removed, way::smaller, way::unmapped, way::crashed}) {
+        auto s = co_await store::init(l.devices, l.base(), {.cluster_size = cluster, .trim = false});
+        blob_id ids[2];
+        for (blob_id& id : ids) id = co_await s->create({.clusters = 20, .thin = true});
+        volume v = co_await volume::open(l, *s, ids[0]), other = co_await volume::open(l, *s, ids[1]);
+        std::vector<uint64_t> places;
+        for (uint64_t i = 0; i < 20; ++i) {  // in turns, so that what becomes free lies scattered
+            co_await v.fill(i, 1, 'd');
+            co_await other.fill(i, 1, 'k');
+            places.push_back(v.s.find(v.id)->current->at(i) * uint64_t{cluster});
+        }
+        if (how != way::crashed) co_await v.flush();
+        if (how == way::unmapped) co_await bdev::unmap(*v.io, 0, 20 * blocks);
+        co_await v.close();
+        co_await other.close();
+        if (how == way::removed) co_await s->remove(v.id);
+        if (how == way::smaller) {
+            blob_ref b = co_await s->open(v.id);
+            co_await s->resize(b, 0);
+        }
+        if (how == way::crashed) {
+            co_await s->abandon();
+            s = co_await store::load(l.devices, l.base(), {.trim = false});
+            const blob_state& left = *s->find(v.id);
+            std::erase_if(places, [&](uint64_t place) {
+                for (uint64_t i = 0; i < 20; ++i) {
+                    if (left.current->at(i) * uint64_t{cluster} == place) return true;
+                }
+                return false;
+            });
+        }
+        co_await s->unload();
+        s.reset();
+        for (uint64_t place : places) {
+            std::vector<std::byte> there(cluster);
+            disk.peek_durable(place, there);
+            EXPECT_TRUE(there == bytes_of(0, cluster)) << "at " << place << ", way " << static_cast<int>(how);
+        }
+    }
+}
+
 class discard_threads : public thread::in_every_world {};
 INSTANTIATE_TEST_SUITE_P(worlds, discard_threads, thread::every_world(), thread::world_name);
 TEST_P(discard_threads, old_writes_are_waited_for) {

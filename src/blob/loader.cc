@@ -106,6 +106,7 @@ task<> loader::run() {
     const auto& extension = *_s._super.extension;
     _s._commits = std::make_unique<committer>(_s._disk, _g, extension.store, extension.double_write, _s._round);
     co_await tidy();
+    if (!_clean) _s._space.all_are_stale();  // a crash may have kept the data of a write, and lost its mapping
 }
 
 // --- reading

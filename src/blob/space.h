@@ -2,7 +2,8 @@
 // load() counts it again. Store's thread.
 //
 // A free cluster is clean when it is known to hold zeroes. Clean ones are handed out first, so that whoever gets one
-// need not clear it; the trimmer makes them (discard.cc), except of those that are to be left as they are.
+// need not clear it; the trimmer makes them (discard.cc), except of those that are to be left as they are. One is stale
+// when somebody may have left something there and nobody has cleared it: a store that is unloaded has none.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +40,12 @@ class space {
     bool has_clusters(uint64_t clusters) const noexcept { return _used.size() - _used.count() >= clusters; }
     void grow(uint32_t clusters);
 
-    // For the trimmer: takes the next run of free clusters that are neither clean nor left; empty when there is none.
+    // Every free cluster that is neither clean nor left is stale: nobody knows what there is.
+    void all_are_stale() noexcept;
+    // For the trimmer: takes the next run of free clusters that are neither clean nor left, or of them those that are
+    // stale; empty when there is none.
     cluster_range take_unclean(uint32_t at_most) noexcept;
+    cluster_range take_stale(uint32_t at_most) noexcept;
     void give_back(cluster_range r, bool clean) noexcept;
     bool in_hand() const noexcept { return _in_hand != 0; }
 
@@ -53,8 +58,11 @@ class space {
 
   private:
     bool wants_trim(uint64_t c) const noexcept { return !_used.test(c) && !_clean.test(c) && !_left.test(c); }
+    template <class Wanted>
+    cluster_range take_run(uint64_t from, uint32_t at_most, Wanted wanted) noexcept;
+    void not_free_any_more(uint32_t c) noexcept;
 
-    bitmap _used, _clean, _left, _pages;
+    bitmap _used, _clean, _left, _stale, _pages;
     const uint32_t _first;
     // None before: free, clean, neither used nor clean. Without, taking many one by one would search from the start.
     uint32_t _next_free, _next_clean, _next_unclean;

@@ -57,6 +57,26 @@ TEST(space, gives_the_lowest_clean_cluster_or_the_lowest) {
     }
 }
 
+TEST(space, knows_where_something_may_have_been_left) {
+    constexpr uint32_t clusters = 20;
+    space s(first, clusters, 1);
+    EXPECT_EQ(s.take_stale(100).count, 0u) << "a store that was unloaded is clear, or it is nobody's fault";
+    for (uint32_t c = first; c < first + 10; ++c) s.claim_cluster(c);
+    s.free_cluster(first + 2, cluster_state::clean);
+    s.free_cluster(first + 4, cluster_state::left);
+    for (uint32_t c : {6u, 7u, 8u}) s.free_cluster(first + c);
+    cluster_range r = s.take_stale(2);
+    EXPECT_EQ(r.first, first + 6);
+    EXPECT_EQ(r.count, 2u);
+    s.give_back(r, false);
+    s.give_back(s.take_stale(100), true);
+    EXPECT_EQ(s.take_stale(100).count, 0u);
+    s.all_are_stale();
+    r = s.take_stale(100);
+    EXPECT_EQ(r.first, first + 10) << "not what is clean or to be left";
+    EXPECT_EQ(r.count, clusters - first - 10);
+}
+
 // In seconds, if that, and not in many minutes: a volume of terabytes is made so.
 TEST(space, gives_millions_one_by_one) {
     constexpr uint32_t clusters = 1 << 22;

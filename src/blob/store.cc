@@ -48,7 +48,7 @@ task<std::unique_ptr<store>> store::init(bdev::registry& devices, bdev::descript
         co_await s.abandon();
         co_await std::move(outcome);
     }
-    if (how.trim) s.start_trimming();
+    if (how.trim) s.clear_all_that_is_free();
     co_return made;
 }
 
@@ -179,6 +179,7 @@ task<> store::unload() {
     if (_super.clean) co_return;
     co_await _commits->finish();
     for (auto& [id, b] : _blobs) free_given_up(*b);
+    co_await trim_stale();
     co_await write_masks();
     co_await _disk.flush();
     format::super_block next = _super;

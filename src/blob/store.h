@@ -34,7 +34,7 @@ struct init_options {
     uint32_t md_page_count = 0;             // 0: one for each cluster
     uint32_t md_page_size = 0;              // bytes; 0: 4096, or the device's physical block if that is larger
     std::string type;                       // at most 16 bytes
-    bool trim = true;                       // clear free clusters in the background
+    bool trim = true;                       // clear what is free in the background, the rest in unload()
     external_devices* externals = nullptr;  // for clones of devices outside; null: there can be none
 };
 
@@ -114,7 +114,8 @@ class store {
     ~store();  // after unload() or abandon()
     store(const store&) = delete;
 
-    // errc::busy when blobs are open. After an error it can be tried again.
+    // Clears what has become free and was not cleared yet. errc::busy when blobs are open. After an error it can be
+    // tried again.
     task<> unload();
     // Stops without writing anything: the device has gone, or a crash is being played. Nothing is open any more.
     task<> abandon();
@@ -207,6 +208,8 @@ class store {
     disk& base() noexcept { return _disk; }
     // Clusters made ready for first writes; the rest is cleared in the background from now on.
     void start_trimming();
+    // Of a new store: what was on the device before is not to be seen in it, by whoever serves it next either.
+    void clear_all_that_is_free();
     // No background work is under way.
     task<> settle();
 
@@ -346,6 +349,9 @@ class store {
     task<> save_locked(blob_state& b);  // b.md is held
     task<> save_all();
     task<> trim();
+    task<> trim_stale();
+    uint32_t trimmed_at_once() const noexcept;
+    task<bool> trim_range(cluster_range r);
     // Mappings that nobody flushes are saved after a while.
     void save_soon() noexcept;
     task<> save_now();

@@ -265,7 +265,7 @@ task<> volumes::prepare(volume_store& s, store_creation::clearing how) {
     own.xattrs.insert(own.xattrs.begin(), uuid_xattr(s._uuid));
     const blob::blob_id id = co_await b.create(std::move(own));
     co_await b.set_super_blob(id);
-    if (how == clearing::unmap) b.start_trimming();
+    if (how == clearing::unmap) b.clear_all_that_is_free();
 }
 
 task<> volumes::rename_store(volume_store& s, std::string name) {
