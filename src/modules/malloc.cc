@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "bdev/batch.h"
+#include "bdev/block_params.h"
 #include "env/system.h"
 
 namespace varve::modules {
@@ -13,36 +14,19 @@ namespace {
 
 using namespace bdev;
 
-struct create_params {
-    std::string name;
-    uint64_t num_blocks = 0;
-    uint32_t block_size = 0, physical_block_size = 0;
-    std::optional<uuid> id;
+struct create_params : block_params {
     uint32_t optimal_io_boundary = 0;
-    uint32_t md_size = 0;
     bool md_interleave = false;
-    int32_t dif_type = 0;
-    bool dif_is_head_of_md = false;
-    uint32_t dif_pi_format = 0;
     int32_t numa_id = -1;
 
-    static constexpr auto fields = std::tuple{
+    static constexpr auto fields = rpc::extend(
+        block_params::fields,
         rpc::optional(&create_params::name, "name", "Name of the new bdev; MallocN when not given"),
-        rpc::required(&create_params::num_blocks, "num_blocks", "Size in blocks"),
-        rpc::required(&create_params::block_size, "block_size", "Bytes of data per block, a multiple of 512"),
-        rpc::optional(&create_params::physical_block_size, "physical_block_size",
-                      "Bytes the medium writes at once; 0: as block_size"),
-        rpc::optional(&create_params::id, "uuid", "UUID of the new bdev; made up when not given"),
         rpc::optional(&create_params::optimal_io_boundary, "optimal_io_boundary",
                       "Requests are split where they cross a multiple of so many blocks (a power of two); 0: nowhere"),
-        rpc::optional(&create_params::md_size, "md_size", "Bytes of metadata per block",
-                      rpc::one_of<0u, 8u, 16u, 32u, 64u, 128u>),
         rpc::optional(&create_params::md_interleave, "md_interleave",
                       "Metadata follows each block's data instead of having a buffer of its own"),
-        rpc::optional(&create_params::dif_type, "dif_type", "Type of protection information (only 0: none)"),
-        rpc::optional(&create_params::dif_is_head_of_md, "dif_is_head_of_md", "Where protection information would be"),
-        rpc::optional(&create_params::dif_pi_format, "dif_pi_format", "Format protection information would have"),
-        rpc::optional(&create_params::numa_id, "numa_id", "NUMA node to take memory from; -1: any")};
+        rpc::optional(&create_params::numa_id, "numa_id", "NUMA node to take memory from; -1: any"));
 };
 
 // The medium: blocks, and their metadata when that is kept apart.
@@ -146,20 +130,10 @@ class malloc_channel final : public batching_channel {
 };
 
 properties properties_of(const create_params& p) {
-    properties out;
-    out.name = p.name;
-    out.uuid = p.id.value_or(uuid());
-    out.product_name = "Malloc disk";
-    out.block_size = p.block_size + (p.md_interleave ? p.md_size : 0);
-    out.num_blocks = p.num_blocks;
-    out.physical_block_size = p.physical_block_size;
-    out.metadata_size = p.md_size;
-    out.metadata_interleaved = p.md_interleave;
+    properties out = p.describe("Malloc disk", p.md_interleave);
     out.offered = op_bit(op::read) | op_bit(op::write) | op_bit(op::unmap) | op_bit(op::write_zeroes) |
                   op_bit(op::flush) | op_bit(op::compare) | op_bit(op::copy);
-    out.is_volatile = true;
     out.unmap_zeroes = true;
-    out.can_abort = true;
     out.optimal_io_boundary = p.optimal_io_boundary;
     out.split_on_boundary = p.optimal_io_boundary != 0;
     out.numa_id = p.numa_id;
@@ -197,29 +171,13 @@ std::string free_name(const registry& devices) {
     }
 }
 
-result<> check(create_params& p) {
-    // SPDK saves block_size with the metadata in it, and not whether it is.
-    if (p.md_size != 0 && p.block_size % 512 == p.md_size) {
-        p.block_size -= p.md_size;
-        p.md_interleave = true;
-    }
-    if (p.num_blocks == 0) return fail(errc::invalid, "num_blocks must be more than 0");
-    if (p.block_size == 0 || p.block_size % 512 != 0) {
-        return fail(errc::invalid, fmt::format("block_size {} is not a multiple of 512", p.block_size));
-    }
-    if (p.physical_block_size != 0 && (p.physical_block_size % 512 != 0 || !is_power_of_two(p.physical_block_size))) {
-        return fail(errc::invalid,
-                    fmt::format("physical_block_size {} is no power of two from 512 on", p.physical_block_size));
-    }
-    if (p.optimal_io_boundary != 0 && !is_power_of_two(p.optimal_io_boundary)) {
-        return fail(errc::invalid, fmt::format("optimal_io_boundary {} is not a power of two", p.optimal_io_boundary));
-    }
-    if (p.dif_type != 0) return fail(errc::invalid, "dif_type: protection information is not offered");
-    return {};
-}
-
 task<std::string> create(registry& devices, create_params p) {
-    co_await check(p);
+    if (p.take_metadata_off()) p.md_interleave = true;
+    co_await p.check();
+    if (p.optimal_io_boundary != 0 && !is_power_of_two(p.optimal_io_boundary)) {
+        co_await fail(errc::invalid,
+                      fmt::format("optimal_io_boundary {} is not a power of two", p.optimal_io_boundary));
+    }
     // The name first: who asks for one that is taken should not hear of memory.
     if (p.name.empty()) p.name = free_name(devices);
     if (devices.find(p.name) != nullptr)

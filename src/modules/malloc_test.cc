@@ -72,7 +72,7 @@ MALLOC_TEST(scatters_and_keeps_metadata) {
 
 MALLOC_TEST(refuses) {
     for (const char* params : {R"({"num_blocks": 0, "block_size": 512})", R"({"num_blocks": 8, "block_size": 511})",
-                               R"({"num_blocks": 8, "block_size": 512, "physical_block_size": 1536})",
+                               R"({"num_blocks": 8, "block_size": 512, "physical_block_size": 1000})",
                                R"({"num_blocks": 8, "block_size": 512, "optimal_io_boundary": 3})",
                                R"({"num_blocks": 8, "block_size": 512, "dif_type": 1})"}) {
         EXPECT_EQ(co_await s.code("bdev_malloc_create", params), -22) << params;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "bdev/batch.h"
+#include "bdev/block_params.h"
 
 namespace varve::modules {
 
@@ -12,29 +13,12 @@ namespace {
 
 using namespace bdev;
 
-struct create_params {
-    std::string name;
-    uint64_t num_blocks = 0;
-    uint32_t block_size = 0, physical_block_size = 0;
-    std::optional<uuid> id;
-    uint32_t md_size = 0;
-    int32_t dif_type = 0;
-    bool dif_is_head_of_md = false;
-    uint32_t dif_pi_format = 0;
+struct create_params : block_params {
     uint32_t preferred_write_granularity = 0, preferred_write_alignment = 0, optimal_write_size = 0;
     uint32_t preferred_unmap_granularity = 0, preferred_unmap_alignment = 0;
 
-    static constexpr auto fields = std::tuple{
-        rpc::required(&create_params::name, "name", "Name of the new bdev"),
-        rpc::required(&create_params::num_blocks, "num_blocks", "Size in blocks"),
-        rpc::required(&create_params::block_size, "block_size", "Bytes of data per block, a multiple of 512"),
-        rpc::optional(&create_params::physical_block_size, "physical_block_size",
-                      "Bytes the medium writes at once; 0: as block_size"),
-        rpc::optional(&create_params::md_size, "md_size", "Bytes of metadata per block, interleaved with the data"),
-        rpc::optional(&create_params::dif_type, "dif_type", "Type of protection information (only 0: none)"),
-        rpc::optional(&create_params::dif_is_head_of_md, "dif_is_head_of_md", "Where protection information would be"),
-        rpc::optional(&create_params::dif_pi_format, "dif_pi_format", "Format protection information would have"),
-        rpc::optional(&create_params::id, "uuid", "UUID of the new bdev; made up when not given"),
+    static constexpr auto fields = rpc::extend(
+        block_params::fields, rpc::required(&create_params::name, "name", "Name of the new bdev"),
         rpc::optional(&create_params::preferred_write_granularity, "preferred_write_granularity",
                       "Hint for writers, in blocks"),
         rpc::optional(&create_params::preferred_write_alignment, "preferred_write_alignment",
@@ -43,7 +27,7 @@ struct create_params {
         rpc::optional(&create_params::preferred_unmap_granularity, "preferred_unmap_granularity",
                       "Hint for unmapping, in blocks"),
         rpc::optional(&create_params::preferred_unmap_alignment, "preferred_unmap_alignment",
-                      "Hint for unmapping, in blocks")};
+                      "Hint for unmapping, in blocks"));
 };
 
 class null_channel final : public batching_channel {
@@ -63,18 +47,8 @@ class null_channel final : public batching_channel {
 };
 
 properties properties_of(const create_params& p) {
-    properties out;
-    out.name = p.name;
-    out.uuid = p.id.value_or(uuid());
-    out.product_name = "Null disk";
-    out.block_size = p.block_size + p.md_size;
-    out.num_blocks = p.num_blocks;
-    out.physical_block_size = p.physical_block_size;
-    out.metadata_size = p.md_size;
-    out.metadata_interleaved = p.md_size != 0;
+    properties out = p.describe("Null disk", p.md_size != 0);
     out.offered = op_bit(op::read) | op_bit(op::write) | op_bit(op::write_zeroes);
-    out.is_volatile = true;
-    out.can_abort = true;
     out.leaves_memory = true;
     out.preferred_write_granularity = p.preferred_write_granularity;
     out.preferred_write_alignment = p.preferred_write_alignment;
@@ -101,20 +75,8 @@ class null_device final : public device {
 };
 
 task<std::string> create(registry& devices, create_params p) {
-    // SPDK saves block_size with the metadata in it.
-    if (p.md_size != 0 && p.block_size % 512 == p.md_size) p.block_size -= p.md_size;
-    if (p.block_size % 512 != 0) {
-        co_await fail(errc::invalid, fmt::format("block_size {} is not a multiple of 512", p.block_size));
-    }
-    if (p.physical_block_size % 512 != 0) {
-        co_await fail(errc::invalid,
-                      fmt::format("physical_block_size {} is not a multiple of 512", p.physical_block_size));
-    }
-    if (p.num_blocks == 0) co_await fail(errc::invalid, "num_blocks must be more than 0");
-    if (p.md_size != 0 && p.md_size % 8 != 0) {
-        co_await fail(errc::invalid, fmt::format("md_size {} is not a multiple of 8", p.md_size));
-    }
-    if (p.dif_type != 0) co_await fail(errc::invalid, "dif_type: protection information is not offered");
+    p.take_metadata_off();
+    co_await p.check();
     co_return co_await devices.add(std::make_unique<null_device>(std::move(p)));
 }
 

@@ -207,7 +207,7 @@ struct codec<P> {
         return std::apply(
             [&](const auto&... f) -> result<> {
                 static_assert(sizeof...(f) > 0 && sizeof...(f) <= detail::max_fields);
-                const detail::entry entries[] = {f.erased()...};
+                const detail::entry entries[] = {f.template erased<P>()...};
                 return detail::decode_object(v, &to, entries, sizeof...(f), at);
             },
             P::fields);

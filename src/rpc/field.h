@@ -10,6 +10,8 @@
 //           rpc::optional(&create_params::block_size, "block_size", "Bytes per block", rpc::one_of<512u, 4096u>)};
 //   };
 //
+// Methods that share parameters derive from a struct of them, and add theirs with rpc::extend(base::fields, ...).
+//
 // The default of an optional parameter is the member's own. A std::optional member has none and is left out of encode()
 // while empty. decode<P> gives errc::rpc_invalid_params and a message that starts "Invalid parameters: " and says which
 // parameter, what was expected and what came.
@@ -39,19 +41,21 @@ struct field {
     bool is_required;
     std::tuple<Constraints...> constraints;
 
+    template <std::derived_from<P> Whole>
     static result<> decode(const void* self, const json::value& from, void* object, const path& at) {
         const field& f = *static_cast<const field*>(self);
-        T& to = static_cast<P*>(object)->*f.member;
+        T& to = static_cast<Whole*>(object)->*f.member;
         VARVE_TRY(codec<T>::decode(from, to, at));
         result<> outcome;
         std::apply([&](const auto&... c) { static_cast<void>(((outcome = check(c, to, from, at)) && ...)); },
                    f.constraints);
         return outcome;
     }
+    template <class Whole>
     detail::entry erased() const noexcept {
         const char* old_name = nullptr;
         std::apply([&](const auto&... c) { ((old_name = old_name_of(c, old_name)), ...); }, constraints);
-        return {name, old_name, is_required, &field::decode, this};
+        return {name, old_name, is_required, &field::decode<Whole>, this};
     }
     void encode_into(json::object& out, const P& p) const {
         if (detail::inside_optional<T>::of(p.*member) != nullptr) out.add(name, codec<T>::encode(p.*member));
@@ -96,6 +100,11 @@ template <class P, class T, class... Constraints>
 constexpr field<P, T, Constraints...> optional(T P::* member, const char* name, const char* description,
                                                Constraints... constraints) {
     return {member, name, description, false, {constraints...}};
+}
+
+template <class... Shared, class... Own>
+constexpr auto extend(const std::tuple<Shared...>& shared, Own... own) {
+    return std::tuple_cat(shared, std::tuple{own...});
 }
 
 template <described P>

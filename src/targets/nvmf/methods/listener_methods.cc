@@ -11,28 +11,23 @@ namespace varve::targets::nvmf {
 
 namespace {
 
-struct add_params {
-    std::string nqn;
-    std::optional<std::string> tgt_name;
+struct add_params : in_subsystem {
     listen_address at;
     bool secure_channel = false;
     ana_state ana = ana_state::optimized;
     std::optional<std::string> sock_impl;
     std::optional<int32_t> numa_id;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&add_params::nqn, "nqn", "Subsystem; \"discovery\" means the discovery subsystem"),
-        rpc::optional(&add_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
-        rpc::required(&add_params::at, "listen_address", "Where to listen"),
-        rpc::optional(&add_params::secure_channel, "secure_channel", "Require TLS; not offered yet"),
-        rpc::optional(&add_params::ana, "ana_state", "ANA state of this path, for all groups"),
-        rpc::optional(&add_params::sock_impl, "sock_impl", "Kept for SPDK's clients; one kind of socket is used",
-                      rpc::choice("posix", "uring")),
-        rpc::optional(&add_params::numa_id, "numa_id", "vfio-user: without effect"),
-    };
+    static constexpr auto fields =
+        rpc::extend(in_subsystem::fields, rpc::required(&add_params::at, "listen_address", "Where to listen"),
+                    rpc::optional(&add_params::secure_channel, "secure_channel", "Require TLS; not offered yet"),
+                    rpc::optional(&add_params::ana, "ana_state", "ANA state of this path, for all groups"),
+                    rpc::optional(&add_params::sock_impl, "sock_impl",
+                                  "Kept for SPDK's clients; one kind of socket is used", rpc::choice("posix", "uring")),
+                    rpc::optional(&add_params::numa_id, "numa_id", "vfio-user: without effect"));
 };
 
 task<> add(target& t, add_params p) {
-    subsystem_hold s = co_await hold_subsystem(t, p.nqn, p.tgt_name);
+    subsystem_hold s = co_await hold_subsystem(t, p);
     listener_entry entry;
     entry.at = co_await to_address(p.at);
     if (p.secure_channel) co_await fail(invalid("secure_channel: TLS is not offered yet"));
@@ -41,50 +36,31 @@ task<> add(target& t, add_params p) {
         co_await fail(invalid(std::move(added).error()));
 }
 
-struct remove_params {
-    std::string nqn;
-    std::optional<std::string> tgt_name;
+struct remove_params : in_subsystem {
     listen_address at;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&remove_params::nqn, "nqn", "Subsystem; \"discovery\" means the discovery subsystem"),
-        rpc::optional(&remove_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
-        rpc::required(&remove_params::at, "listen_address", "Where to listen no more"),
-    };
+    static constexpr auto fields = rpc::extend(
+        in_subsystem::fields, rpc::required(&remove_params::at, "listen_address", "Where to listen no more"));
 };
 
 task<> remove(target& t, remove_params p) {
-    subsystem_hold s = co_await hold_subsystem(t, p.nqn, p.tgt_name);
+    subsystem_hold s = co_await hold_subsystem(t, p);
     env::address at = co_await to_address(p.at);
     if (auto removed = co_await as_result(s->remove_listener(at)); !removed)
         co_await fail(invalid(std::move(removed).error()));
 }
 
-struct subsystem_params {
-    std::string nqn;
-    std::optional<std::string> tgt_name;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&subsystem_params::nqn, "nqn", "Subsystem"),
-        rpc::optional(&subsystem_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
-    };
-};
-
-struct ana_params {
-    std::string nqn;
-    std::optional<std::string> tgt_name;
+struct ana_params : in_subsystem {
     listen_address at;
     ana_state state = ana_state::optimized;
     std::optional<uint32_t> anagrpid;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&ana_params::nqn, "nqn", "Subsystem"),
-        rpc::optional(&ana_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
-        rpc::required(&ana_params::at, "listen_address", "Listener whose paths are meant"),
+    static constexpr auto fields = rpc::extend(
+        in_subsystem::fields, rpc::required(&ana_params::at, "listen_address", "Listener whose paths are meant"),
         rpc::required(&ana_params::state, "ana_state", "The new state"),
-        rpc::optional(&ana_params::anagrpid, "anagrpid", "ANA group; without: all"),
-    };
+        rpc::optional(&ana_params::anagrpid, "anagrpid", "ANA group; without: all"));
 };
 
 task<> set_ana_state(target& t, ana_params p) {
-    subsystem_hold s = co_await hold_subsystem(t, p.nqn, p.tgt_name);
+    subsystem_hold s = co_await hold_subsystem(t, p);
     env::address at = co_await to_address(p.at);
     std::optional<uint32_t> group = p.anagrpid;
     if (group == 0u) group.reset();  // SPDK's clients say "all" so, too
@@ -93,8 +69,8 @@ task<> set_ana_state(target& t, ana_params p) {
 }
 
 // The newest first, as SPDK does.
-result<json::value> get(target& t, subsystem_params p) {
-    auto s = subsystem_named(t, p.nqn, p.tgt_name);
+result<json::value> get(target& t, in_subsystem p) {
+    auto s = subsystem_named(t, p);
     if (!s) return fail(std::move(s).error());
     json::array list;
     for (const listener_entry& entry : std::views::reverse((*s)->listeners)) {

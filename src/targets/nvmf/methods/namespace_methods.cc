@@ -31,15 +31,10 @@ struct namespace_params {
     };
 };
 
-struct add_params {
-    std::string nqn;
+struct add_params : in_subsystem {
     namespace_params ns;
-    std::optional<std::string> tgt_name;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&add_params::nqn, "nqn", "Subsystem"),
-        rpc::required(&add_params::ns, "namespace", "What to offer"),
-        rpc::optional(&add_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
-    };
+    static constexpr auto fields =
+        rpc::extend(in_subsystem::fields, rpc::required(&add_params::ns, "namespace", "What to offer"));
 };
 
 result<namespace_options> to_options(namespace_params p) {
@@ -59,60 +54,46 @@ result<namespace_options> to_options(namespace_params p) {
 }
 
 task<uint32_t> add(target& t, add_params p) {
-    subsystem_hold s = co_await hold_subsystem(t, p.nqn, p.tgt_name);
+    subsystem_hold s = co_await hold_subsystem(t, p);
     if (s->options().discovery) co_return fail(invalid("nqn: the discovery subsystem has no namespaces"));
     namespace_options options = co_await to_options(std::move(p.ns));
     co_return co_await s->add_namespace(std::move(options));
 }
 
-struct one_params {
-    std::string nqn;
+struct one_params : in_subsystem {
     uint32_t nsid = 0;
-    std::optional<std::string> tgt_name;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&one_params::nqn, "nqn", "Subsystem"),
-        rpc::required(&one_params::nsid, "nsid", "Namespace identifier"),
-        rpc::optional(&one_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
-    };
+    static constexpr auto fields =
+        rpc::extend(in_subsystem::fields, rpc::required(&one_params::nsid, "nsid", "Namespace identifier"));
 };
 
 task<> remove(target& t, one_params p) {
-    subsystem_hold s = co_await hold_subsystem(t, p.nqn, p.tgt_name);
+    subsystem_hold s = co_await hold_subsystem(t, p);
     co_await s->remove_namespace(p.nsid);
 }
 
-struct group_params {
-    std::string nqn;
+struct group_params : in_subsystem {
     uint32_t nsid = 0, anagrpid = 0;
-    std::optional<std::string> tgt_name;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&group_params::nqn, "nqn", "Subsystem"),
-        rpc::required(&group_params::nsid, "nsid", "Namespace identifier"),
-        rpc::required(&group_params::anagrpid, "anagrpid", "ANA group it is to belong to"),
-        rpc::optional(&group_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
-    };
+    static constexpr auto fields =
+        rpc::extend(in_subsystem::fields, rpc::required(&group_params::nsid, "nsid", "Namespace identifier"),
+                    rpc::required(&group_params::anagrpid, "anagrpid", "ANA group it is to belong to"));
 };
 
 task<> set_ana_group(target& t, group_params p) {
-    subsystem_hold s = co_await hold_subsystem(t, p.nqn, p.tgt_name);
+    subsystem_hold s = co_await hold_subsystem(t, p);
     co_await s->set_ana_group(p.nsid, p.anagrpid);
 }
 
-struct host_params {
-    std::string nqn;
+struct host_params : in_subsystem {
     uint32_t nsid = 0;
     std::string host;
-    std::optional<std::string> tgt_name;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&host_params::nqn, "nqn", "Subsystem"),
-        rpc::required(&host_params::nsid, "nsid", "Namespace that was added with no_auto_visible"),
-        rpc::required(&host_params::host, "host", "Host (NQN)"),
-        rpc::optional(&host_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
-    };
+    static constexpr auto fields =
+        rpc::extend(in_subsystem::fields,
+                    rpc::required(&host_params::nsid, "nsid", "Namespace that was added with no_auto_visible"),
+                    rpc::required(&host_params::host, "host", "Host (NQN)"));
 };
 
 result<> show(target& t, const host_params& p, bool visible) {
-    auto s = subsystem_named(t, p.nqn, p.tgt_name);
+    auto s = subsystem_named(t, p);
     if (!s) return fail(std::move(s).error());
     if (auto named = check_nqn(p.host); !named) return fail(invalid("host: " + named.error().message()));
     if (auto shown = (*s)->show(p.nsid, p.host, visible); !shown) return fail(invalid(std::move(shown).error()));

@@ -53,17 +53,17 @@ result<> check_target_name(const target& t, const std::optional<std::string>& tg
     return fail(error(errc::rpc_internal, fmt::format("Unable to find target {}", *tgt_name)));
 }
 
-result<subsystem*> subsystem_named(target& t, const std::string& nqn, const std::optional<std::string>& tgt_name) {
-    VARVE_TRY(check_target_name(t, tgt_name));
-    if (subsystem* found = t.find_subsystem(nqn == "discovery" ? nvme::discovery_nqn : nqn)) return found;
-    return fail(error(errc::rpc_invalid_params, fmt::format("Subsystem with NQN '{}' not found", nqn)));
+result<subsystem*> subsystem_named(target& t, const in_subsystem& p) {
+    VARVE_TRY(check_target_name(t, p.tgt_name));
+    if (subsystem* found = t.find_subsystem(p.nqn == "discovery" ? nvme::discovery_nqn : p.nqn)) return found;
+    return fail(error(errc::rpc_invalid_params, fmt::format("Subsystem with NQN '{}' not found", p.nqn)));
 }
 
-result<subsystem_hold> hold_subsystem(target& t, const std::string& nqn, const std::optional<std::string>& tgt_name) {
-    auto found = subsystem_named(t, nqn, tgt_name);
+result<subsystem_hold> hold_subsystem(target& t, const in_subsystem& p) {
+    auto found = subsystem_named(t, p);
     if (!found) return fail(std::move(found).error());
     subsystem_hold held{.of = *found, .inside = (*found)->users.enter()};
-    if (!held.inside) return fail(errc::busy, fmt::format("{} is being deleted", nqn));
+    if (!held.inside) return fail(errc::busy, fmt::format("{} is being deleted", p.nqn));
     return held;
 }
 

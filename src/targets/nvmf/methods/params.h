@@ -32,9 +32,19 @@ constexpr auto names_of(ana_state) {
                                                  {"inaccessible", ana_state::inaccessible}});
 }
 
+// What most methods take: the subsystem that is meant.
+struct in_subsystem {
+    std::string nqn;
+    std::optional<std::string> tgt_name;
+    static constexpr auto fields = std::tuple{
+        rpc::required(&in_subsystem::nqn, "nqn", "Subsystem; \"discovery\" means the discovery subsystem"),
+        rpc::optional(&in_subsystem::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
+    };
+};
+
 result<> check_target_name(const target& t, const std::optional<std::string>& tgt_name);
 // errc::rpc_invalid_params with SPDK's text when there is none. "discovery" names the discovery subsystem.
-result<subsystem*> subsystem_named(target& t, const std::string& nqn, const std::optional<std::string>& tgt_name);
+result<subsystem*> subsystem_named(target& t, const in_subsystem& p);
 
 // For calls that wait: the subsystem is not deleted while this is held. errc::busy when it is being deleted.
 struct subsystem_hold {
@@ -42,7 +52,7 @@ struct subsystem_hold {
     gate::holder inside;
     subsystem* operator->() const noexcept { return of; }
 };
-result<subsystem_hold> hold_subsystem(target& t, const std::string& nqn, const std::optional<std::string>& tgt_name);
+result<subsystem_hold> hold_subsystem(target& t, const in_subsystem& p);
 // All of them, discovery first, then by name.
 std::vector<const subsystem*> in_order(const target& t);
 

@@ -64,7 +64,7 @@ result<json::value> get_subsystems(target& t, get_params p) {
     VARVE_TRY(check_target_name(t, p.tgt_name));
     json::array list;
     if (p.nqn) {
-        auto s = subsystem_named(t, *p.nqn, p.tgt_name);
+        auto s = subsystem_named(t, {*p.nqn, p.tgt_name});
         if (!s) return fail(std::move(s).error());
         list.push_back(describe(**s));
         return list;
@@ -73,17 +73,8 @@ result<json::value> get_subsystems(target& t, get_params p) {
     return list;
 }
 
-struct subsystem_params {
-    std::string nqn;
-    std::optional<std::string> tgt_name;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&subsystem_params::nqn, "nqn", "Subsystem"),
-        rpc::optional(&subsystem_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
-    };
-};
-
-result<json::value> get_controllers(target& t, subsystem_params p) {
-    auto s = subsystem_named(t, p.nqn, p.tgt_name);
+result<json::value> get_controllers(target& t, in_subsystem p) {
+    auto s = subsystem_named(t, p);
     if (!s) return fail(std::move(s).error());
     json::array list;
     for (auto& c : (*s)->controllers) {
@@ -97,8 +88,8 @@ result<json::value> get_controllers(target& t, subsystem_params p) {
     return list;
 }
 
-result<json::value> get_qpairs(target& t, subsystem_params p) {
-    auto s = subsystem_named(t, p.nqn, p.tgt_name);
+result<json::value> get_qpairs(target& t, in_subsystem p) {
+    auto s = subsystem_named(t, p);
     if (!s) return fail(std::move(s).error());
     json::array list;
     for (auto& c : (*s)->controllers) {

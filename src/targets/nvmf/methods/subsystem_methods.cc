@@ -98,36 +98,24 @@ task<> create(target& t, create_params p) {
     co_await t.create_subsystem(std::move(o));
 }
 
-struct subsystem_params {
-    std::string nqn;
-    std::optional<std::string> tgt_name;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&subsystem_params::nqn, "nqn", "Subsystem"),
-        rpc::optional(&subsystem_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
-    };
-};
-
-task<> remove(target& t, subsystem_params p) {
-    subsystem* s = co_await subsystem_named(t, p.nqn, p.tgt_name);
+task<> remove(target& t, in_subsystem p) {
+    subsystem* s = co_await subsystem_named(t, p);
     co_await t.delete_subsystem(s->options().nqn);
 }
 
-struct add_host_params {
-    std::string nqn, host;
-    std::optional<std::string> tgt_name, psk, dhchap_key, dhchap_ctrlr_key;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&add_host_params::nqn, "nqn", "Subsystem"),
-        rpc::required(&add_host_params::host, "host", "Host that may connect (NQN)"),
-        rpc::optional(&add_host_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
+struct add_host_params : in_subsystem {
+    std::string host;
+    std::optional<std::string> psk, dhchap_key, dhchap_ctrlr_key;
+    static constexpr auto fields = rpc::extend(
+        in_subsystem::fields, rpc::required(&add_host_params::host, "host", "Host that may connect (NQN)"),
         rpc::optional(&add_host_params::psk, "psk", "Key for TLS; not offered yet"),
         rpc::optional(&add_host_params::dhchap_key, "dhchap_key", "Key for authentication; not offered yet"),
         rpc::optional(&add_host_params::dhchap_ctrlr_key, "dhchap_ctrlr_key",
-                      "Key for authentication; not offered yet"),
-    };
+                      "Key for authentication; not offered yet"));
 };
 
 task<> add_host(target& t, add_host_params p) {
-    subsystem_hold s = co_await hold_subsystem(t, p.nqn, p.tgt_name);
+    subsystem_hold s = co_await hold_subsystem(t, p);
     if (auto named = check_nqn(p.host); !named) co_await fail(internal("host: " + named.error().message()));
     if (p.psk) co_await fail(invalid("psk: TLS is not offered yet"));
     if (p.dhchap_key) co_await fail(invalid("dhchap_key: authentication is not offered yet"));
@@ -136,60 +124,49 @@ task<> add_host(target& t, add_host_params p) {
         co_await fail(internal(fmt::format("host: {} may connect to {} already", p.host, p.nqn)));
 }
 
-struct remove_host_params {
-    std::string nqn, host;
-    std::optional<std::string> tgt_name;
+struct remove_host_params : in_subsystem {
+    std::string host;
     std::optional<uint64_t> timeout_ms;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&remove_host_params::nqn, "nqn", "Subsystem"),
-        rpc::required(&remove_host_params::host, "host", "Host that may connect no more (NQN)"),
-        rpc::optional(&remove_host_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
+    static constexpr auto fields = rpc::extend(
+        in_subsystem::fields, rpc::required(&remove_host_params::host, "host", "Host that may connect no more (NQN)"),
         rpc::optional(&remove_host_params::timeout_ms, "timeout_ms",
-                      "Without effect: commands under way are waited for"),
-    };
+                      "Without effect: commands under way are waited for"));
 };
 
 task<> remove_host(target& t, remove_host_params p) {
-    subsystem_hold s = co_await hold_subsystem(t, p.nqn, p.tgt_name);
+    subsystem_hold s = co_await hold_subsystem(t, p);
     if (!s->hosts.contains(p.host))
         co_await fail(internal(fmt::format("host: {} is not among the hosts of {}", p.host, p.nqn)));
     co_await s->remove_host(p.host);
 }
 
-struct allow_any_params {
-    std::string nqn;
+struct allow_any_params : in_subsystem {
     bool allow_any_host = false;
-    std::optional<std::string> tgt_name;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&allow_any_params::nqn, "nqn", "Subsystem"),
-        rpc::required(&allow_any_params::allow_any_host, "allow_any_host", "Let every host connect"),
-        rpc::optional(&allow_any_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
-    };
+    static constexpr auto fields =
+        rpc::extend(in_subsystem::fields,
+                    rpc::required(&allow_any_params::allow_any_host, "allow_any_host", "Let every host connect"));
 };
 
 result<> allow_any_host(target& t, allow_any_params p) {
-    auto s = subsystem_named(t, p.nqn, p.tgt_name);
+    auto s = subsystem_named(t, p);
     if (!s) return fail(std::move(s).error());
     (*s)->allow_any_host(p.allow_any_host);
     return {};
 }
 
-struct set_keys_params {
-    std::string nqn, host;
-    std::optional<std::string> tgt_name, dhchap_key, dhchap_ctrlr_key;
-    static constexpr auto fields = std::tuple{
-        rpc::required(&set_keys_params::nqn, "nqn", "Subsystem"),
-        rpc::required(&set_keys_params::host, "host", "Host (NQN)"),
-        rpc::optional(&set_keys_params::tgt_name, "tgt_name", "Target; there is nvmf_tgt"),
+struct set_keys_params : in_subsystem {
+    std::string host;
+    std::optional<std::string> dhchap_key, dhchap_ctrlr_key;
+    static constexpr auto fields = rpc::extend(
+        in_subsystem::fields, rpc::required(&set_keys_params::host, "host", "Host (NQN)"),
         rpc::optional(&set_keys_params::dhchap_key, "dhchap_key", "Key for authentication; not offered yet"),
         rpc::optional(&set_keys_params::dhchap_ctrlr_key, "dhchap_ctrlr_key",
-                      "Key for authentication; not offered yet"),
-    };
+                      "Key for authentication; not offered yet"));
 };
 
 // Without keys it takes away those a host has, which are none.
 result<> set_keys(target& t, set_keys_params p) {
-    auto s = subsystem_named(t, p.nqn, p.tgt_name);
+    auto s = subsystem_named(t, p);
     if (!s) return fail(std::move(s).error());
     if (p.dhchap_key || p.dhchap_ctrlr_key) return fail(invalid("dhchap_key: authentication is not offered yet"));
     if (!(*s)->hosts.contains(p.host))
