@@ -187,6 +187,22 @@ task<> an_external_clone(life& l, store& s) {
     blob_id id = co_await s.create({.clusters = 6, .xattrs = {{"name", "e"}}, .external = "golden"});
     co_await write_pattern(l, s, id, 20, 20, 'e');
 }
+template <bool Discard>
+task<> a_clone_of_what_is_not_saved(life& l, store& s) {
+    blob_id id = co_await s.create({.clusters = 6, .thin = true});
+    co_await write_pattern(l, s, id, 0, 32, 'a');
+    auto d = co_await l.serve(s, id);
+    if (Discard) {
+        co_await bdev::unmap(*d.channel(), 0, 16);
+    } else {
+        co_await bdev::write(*d.channel(), 40, data_bytes(4096, std::byte{'u'}));
+    }
+    d.close();
+    co_await l.stop_serving(id);
+    blob_ref b = co_await s.open(id);
+    co_await s.set_read_only(b);
+    co_await s.clone(b, {});
+}
 task<> take_snapshot(life&, store& s) {
     blob_ref b = co_await s.open(first_blob(s));
     co_await s.snapshot(b, {{"name", "new"}});
@@ -307,6 +323,10 @@ const operation operations[] = {
      [](life&, store& s) -> task<> {
          blob_ref b = co_await s.open(first_blob(s));
          jobs::job j;
+    {"remove a snapshot with unsaved clusters", a_clone_of_what_is_not_saved<false>,
+     [](life&, store& s) -> task<> { co_await s.remove(first_blob(s)); }, false},
+    {"remove a snapshot with unsaved discards", a_clone_of_what_is_not_saved<true>,
+     [](life&, store& s) -> task<> { co_await s.remove(first_blob(s)); }, false},
          co_await s.inflate(b, j);
      }},
     {"decouple", three_deep,

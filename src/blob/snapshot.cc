@@ -165,6 +165,7 @@ task<> store::merge_into_clone(blob_state& snapshot) {
     marked.record.internal_xattrs.set(format::xattr_pending_removal, text_of(clone.id));
     co_await commit(snapshot, marked);
     held.release();
+    co_await save_locked(snapshot);  // its extent pages go to the clone as they are
     result<> outcome = co_await as_result(take_over(clone, snapshot));
     if (!outcome) {
         co_await as_result(try_twice(snapshot.id, &store::unhide));  // while the clone names it, the mark means nothing

@@ -1,0 +1,63 @@
+// Mappings that only the memory has yet, where the device has a volatile cache: whoever hands a blob's metadata on
+// saves them first, and the saving in the background is in nobody's way.
+#include <gtest/gtest.h>
+
+#include "blob/test_check.h"
+#include "blob/test_store.h"
+#include "thread/awaits.h"
+
+namespace varve::blob {
+namespace {
+
+constexpr uint32_t cluster = 8 * 1024, blocks = cluster / 512;
+const init_options small{.cluster_size = cluster, .md_page_count = 120, .trim = false};
+
+// A blob becomes read-only and gets a clone; then it is merged into the clone, and what it has not saved is in
+// neither's extent pages.
+task<> merge_of_what_is_not_saved(life& l, bool discard, blob_id& kid, std::string& shown) {
+    auto s = co_await store::init(l.devices, l.base(), small);
+    blob_id id = co_await s->create({.clusters = 20, .thin = true});
+    co_await write_pattern(l, *s, id, 0, 2 * blocks, 'a');  // there is an extent page
+    if (discard) {
+        auto d = co_await l.serve(*s, id);
+        co_await bdev::unmap(*d.channel(), 0, blocks);
+        d.close();
+        co_await l.stop_serving(id);
+    } else {
+        co_await write_pattern(l, *s, id, 2 * blocks, blocks, 'b', false);
+    }
+    blob_ref b = co_await s->open(id);
+    EXPECT_FALSE(b.state().unsaved_extents.empty());
+    co_await s->set_read_only(b);
+    kid = co_await s->clone(b, {});
+    b.close();
+    co_await s->remove(id);
+    b = co_await s->open(kid);
+    co_await s->flush(b);
+    b.close();
+    shown = co_await describe(l, *s);
+    expect_sound(*s);
+    co_await s->abandon();
+}
+
+TEST(store_unsaved, is_saved_before_its_blob_is_merged_into_a_clone) {
+    for (bool discard : {false, true}) {
+        sim_machine m(1, 2 << 20, {.volatile_cache = true});
+        blob_id kid = 0;
+        std::string before, after;
+        auto outcome = m.live([&](life& l) { return merge_of_what_is_not_saved(l, discard, kid, before); });
+        ASSERT_TRUE(outcome) << outcome.error().message();
+        m.disk().cut_power(env::sim::cut_outcome::lose_all);
+        outcome = m.live([&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+            expect_sound(*s);
+            after = co_await describe(l, *s);
+            co_await s->abandon();
+        });
+        ASSERT_TRUE(outcome) << outcome.error().message();
+        EXPECT_EQ(before, after) << (discard ? "a discard" : "a mapping");
+    }
+}
+
+}  // namespace
+}  // namespace varve::blob
