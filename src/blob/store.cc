@@ -237,20 +237,26 @@ void store::background(task<> t) {
 }
 
 namespace {
-template <class T>
-task<> destroy_after_everyone(thread::runtime& threads, std::unique_ptr<T> old) {
+task<> after_everyone(thread::runtime& threads) {
     co_await yield();  // whoever retired it may still be at it
     co_await threads.for_each_thread([](thread::thread&) {});
+}
+task<> destroy(thread::runtime& threads, std::unique_ptr<layout> old) {
+    co_await after_everyone(threads);
+    old.reset();
+}
+// Who was waiting for one of its mutexes finds that it is gone, and lets go of it. Nobody new comes.
+task<> destroy(thread::runtime& threads, std::unique_ptr<blob_state> old) {
+    co_await after_everyone(threads);
+    for (mutex* m : {&old->chores, &old->md}) (co_await m->lock()).release();
     old.reset();
 }
 }  // namespace
 
 void store::retire(std::unique_ptr<layout> old) {
-    if (old) background(destroy_after_everyone(_devices.threads(), std::move(old)));
+    if (old) background(destroy(_devices.threads(), std::move(old)));
 }
-void store::retire(std::unique_ptr<blob_state> old) {
-    background(destroy_after_everyone(_devices.threads(), std::move(old)));
-}
+void store::retire(std::unique_ptr<blob_state> old) { background(destroy(_devices.threads(), std::move(old))); }
 
 task<bdev::registry::frozen> store::freeze(blob_state& b) {
     if (b.device == nullptr) co_return bdev::registry::frozen();

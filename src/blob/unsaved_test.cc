@@ -59,5 +59,35 @@ TEST(store_unsaved, is_saved_before_its_blob_is_merged_into_a_clone) {
     }
 }
 
+task<> map_something_after(life& l, store& s, blob_id id, uint64_t index, time_ns wait) {
+    co_await sleep(wait);
+    co_await write_pattern(l, s, id, index * blocks, 1, 'x', false);
+}
+
+// The device takes so long that saving is due again and again while a blob goes.
+TEST(store_unsaved, may_be_due_for_saving_twice_while_its_blob_is_removed) {
+    sim_machine m(1, 2 << 20, {.volatile_cache = true});
+    auto outcome = m.live([&](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        blob_id id = co_await s->create({.clusters = 20, .thin = true});
+        blob_id other = co_await s->create({.clusters = 20, .thin = true});
+        co_await write_pattern(l, *s, id, 0, blocks, 'a', false);
+        const env::sim::disk_options usual = m.disk().options();
+        m.disk().options().latency_min = 1000 * milliseconds;
+        m.disk().options().latency_max = m.disk().options().flush_latency_max = 1001 * milliseconds;
+        crew all;
+        all.start(s->remove(id));
+        for (unsigned i = 0; i < 4; ++i) {
+            all.start(map_something_after(l, *s, other, i, (500 + 1000 * i) * milliseconds));
+        }
+        co_await all.done();
+        m.disk().options() = usual;
+        co_await s->settle();
+        expect_sound(*s);
+        co_await s->unload();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
 }  // namespace
 }  // namespace varve::blob
