@@ -159,7 +159,7 @@ void store::releasing::end() noexcept {
 bool store::save_for_room() {
     if (_stopping || std::ranges::none_of(_blobs, [](const auto& entry) { return !entry.second->leaving.empty(); }))
         return false;
-    background(save_now());
+    save_now();
     return true;
 }
 

@@ -236,20 +236,26 @@ void store::save_soon() noexcept {
     _save.of = this;
     _save.run = [](work& w) noexcept {
         store& s = *static_cast<saving&>(w).of;
-        s.background(s.save_now());
+        s.save_now();
     };
     _save_timer.start(save_delay);
 }
 
-task<> store::save_now() {
-    releasing here(*this);
-    for (blob_id id : blobs()) {
-        auto found = _blobs.find(id);
-        if (found == _blobs.end() || !found->second->unsaved.load(std::memory_order_relaxed)) continue;
-        blob_state& b = *found->second;
-        auto mine = co_await b.chores.lock();
-        if (find(id) == &b) co_await as_result(save(b));  // what fails is tried again in a while
+// Each blob by itself: one that is stuck keeps nobody else waiting. Who has other chores is looked at again in a while.
+void store::save_now() {
+    for (auto& [id, b] : _blobs) {
+        if (b->hidden || !b->unsaved.load(std::memory_order_relaxed)) continue;
+        if (auto mine = b->chores.try_lock()) {
+            background(save_one(*b, std::move(mine)));
+        } else {
+            save_soon();
+        }
     }
+}
+
+task<> store::save_one(blob_state& b, mutex::holder) {
+    releasing here(*this);
+    co_await as_result(save(b));  // what fails is tried again in a while
 }
 
 task<> store::flush(blob_ref& b) { return save(b.state()); }

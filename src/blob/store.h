@@ -354,7 +354,8 @@ class store {
     task<bool> trim_range(cluster_range r);
     // Mappings that nobody flushes are saved after a while.
     void save_soon() noexcept;
-    task<> save_now();
+    void save_now();
+    task<> save_one(blob_state& b, mutex::holder chores);
 
     // Unmap and write-zeroes (discard.cc).
     struct zeroing;

@@ -89,5 +89,52 @@ TEST(store_unsaved, may_be_due_for_saving_twice_while_its_blob_is_removed) {
     EXPECT_TRUE(outcome) << outcome.error().message();
 }
 
+task<> read_one(life& l, store& s, blob_id id) {
+    auto d = co_await l.serve(s, id);
+    data_bytes memory(512);
+    co_await bdev::read(*d.channel(), 0, memory);
+}
+
+// What the first blob has given up waits for a request that does not end, and its chores with it.
+TEST(store_unsaved, of_one_blob_does_not_wait_for_another) {
+    sim_machine m(1, 2 << 20, {.volatile_cache = true});
+    auto outcome = m.live([&](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        blob_id stuck = co_await s->create({.clusters = 20, .thin = true});
+        blob_id other = co_await s->create({.clusters = 20, .thin = true});
+        co_await write_pattern(l, *s, stuck, 0, 2 * blocks, 'a');
+        m.disk().inject({.what = env::sim::disk_fault::effect::stuck, .kind = env::file_op_kind::read});
+        crew reading;
+        reading.start(read_one(l, *s, stuck));
+        while (m.disk().stuck() == 0) co_await yield();
+        auto d = co_await l.serve(*s, stuck);
+        auto e = co_await l.serve(*s, other);
+        {
+            auto io = d.channel(), its = e.channel();
+            data_bytes memory(512);
+            co_await bdev::unmap(*io, blocks, blocks);
+            co_await bdev::flush(*io);
+            EXPECT_TRUE(s->find(stuck)->releasing);
+            co_await bdev::write(*io, 2 * blocks, memory);
+            co_await bdev::write(*its, 0, memory);
+            EXPECT_FALSE(s->find(other)->unsaved_extents.empty());
+            co_await sleep(3 * seconds);
+            EXPECT_TRUE(s->find(other)->unsaved_extents.empty()) << "the other was not saved";
+            m.disk().release_stuck();
+            co_await reading.done();
+            co_await sleep(3 * seconds);
+            EXPECT_TRUE(s->find(stuck)->unsaved_extents.empty()) << "it was forgotten";
+        }
+        d.close();
+        e.close();
+        co_await l.stop_serving(stuck);
+        co_await l.stop_serving(other);
+        co_await s->settle();
+        expect_sound(*s);
+        co_await s->unload();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
 }  // namespace
 }  // namespace varve::blob
