@@ -139,7 +139,11 @@ void store::saved(blob_state& b) {
     start_release(b);
 }
 
-void store::no_requests(blob_state& b) noexcept { start_release(b); }
+void store::no_requests(blob_state& b) noexcept {
+    _device_gone.set();
+    _device_gone.reset();
+    start_release(b);
+}
 
 void store::start_release(blob_state& b) {
     if (b.departed.empty() || b.releasing || _stopping) return;

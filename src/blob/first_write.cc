@@ -91,7 +91,20 @@ task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
     taken mine(_space);
     bool clean = false;
     uint32_t cluster = co_await take_cluster(mine, clean);
-    co_await fill(cluster, index, blank ? source() : find_source(b.current.get(), index), clean);
+    {
+        struct counted {
+            store& s;
+            const uint64_t number;
+            counted(store& of, blob_id id) : s(of), number(of._fills_begun++) { s._fills.emplace(number, id); }
+            counted(const counted&) = delete;
+            ~counted() {
+                s._fills.erase(number);
+                s._fill_over.set();
+                s._fill_over.reset();
+            }
+        } here(*this, b.id);
+        co_await fill(cluster, index, blank ? source() : find_source(b.current.get(), index), clean);
+    }
     if (_disk.has_cache()) {
         b.unsaved.store(true, std::memory_order_release);  // before anybody finds it
         b.unsaved_extents.insert(index / per_page);
@@ -102,6 +115,12 @@ task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
         co_await map(b, index, cluster);
     }
     mine.keep();
+}
+
+task<> store::fills_ended(const std::vector<blob_id>& of) {
+    const uint64_t now = _fills_begun;
+    auto concerns = [&](const auto& f) { return f.first < now && std::ranges::find(of, f.second) != of.end(); };
+    while (std::ranges::any_of(_fills, concerns)) co_await _fill_over.wait();
 }
 
 task<> store::fill(uint32_t cluster, uint64_t index, source from, bool clean) {

@@ -76,12 +76,14 @@ task<> store::drop_parent(blob_state& b, bool all) {
         }
         r.record.flags.invalid |= its.flags.invalid & format::invalid_flag::external_snapshot;
     }
-    const layout_slot* below = all ? nullptr : b.parent->current->below;
-    external_parent* external = all ? nullptr : b.parent->current->external;
+    auto next = std::make_unique<layout>(b.current->size);
+    next->below = all ? nullptr : b.parent->current->below;
+    next->external = all ? nullptr : b.parent->current->external;
     co_await commit(b, r);
-    change_parent(b, above, below, external);
+    blob_state* former = b.parent;
+    change_parent(b, std::move(next), above);
     held.release();
-    co_await drain_descendants(b.id);
+    co_await part_from(former, b);
 }
 
 task<> store::detach_parent(blob_ref& ref) {
@@ -112,24 +114,30 @@ task<> store::reparent(blob_state& b, blob_state* above, external_parent* extern
         internal.set(format::xattr_external_parent, external->id());
         r.record.flags.invalid |= format::invalid_flag::external_snapshot;
     }
+    auto next = std::make_unique<layout>(b.current->size);
+    next->below = above != nullptr ? &above->slot : nullptr;
+    next->external = external;
     co_await commit(b, r);
-    change_parent(b, above, above != nullptr ? &above->slot : nullptr, external);
+    blob_state* former = b.parent;
+    change_parent(b, std::move(next), above);
     held.release();
     still = {};
-    co_await drain_descendants(b.id);
+    co_await part_from(former, b);
 }
 
-void store::change_parent(blob_state& b, blob_state* above, const layout_slot* below, external_parent* external) {
-    auto l = std::make_unique<layout>(b.current->size);
-    for (uint64_t i = 0; i < l->size; ++i) {
-        if (uint32_t c = b.current->at(i); c != no_cluster) l->put(i, c);
+void store::change_parent(blob_state& b, std::unique_ptr<layout> next, blob_state* above) {
+    const layout& l = *b.current;
+    for (uint64_t i = 0; i < l.size; ++i) {
+        if (uint32_t c = l.at(i); c != no_cluster) next->put(i, c);
     }
-    l->below = below;
-    l->external = external;
-    retire(b.replace_layout(std::move(l)));
-    if (b.parent != nullptr) std::erase(b.parent->clones, &b);
+    retire(b.replace_layout(std::move(next)));
     b.parent = above;
     if (above != nullptr) above->clones.push_back(&b);
+}
+
+task<> store::part_from(blob_state* former, blob_state& b) {
+    co_await drain_descendants(b.id);
+    if (former != nullptr) std::erase(former->clones, &b);
     let_go_of_externals();
 }
 

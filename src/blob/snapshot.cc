@@ -110,13 +110,17 @@ task<> store::settle_parent(blob_state& b) {
 }
 
 task<> store::drain_descendants(blob_id of) {
-    std::vector<blob_id> all{of};
+    std::vector<blob_id> all{of};  // as they are now: who comes later has seen the change
     for (std::size_t i = 0; i < all.size(); ++i) {
-        const blob_state* b = find(all[i]);
-        if (b == nullptr) continue;
-        for (const blob_state* clone : b->clones) all.push_back(clone->id);
-        if (b->device != nullptr) co_await as_result(_devices.drain(*b->device));
+        for (const blob_state* clone : _blobs.at(all[i])->clones) all.push_back(clone->id);
     }
+    for (blob_id id : all) {
+        for (const blob_state* b = find(id); b != nullptr && b->device != nullptr; b = find(id)) {
+            if (co_await as_result(_devices.drain(*b->device))) break;
+            co_await _device_gone.wait();  // it is being removed, and its requests end before
+        }
+    }
+    co_await fills_ended(all);
 }
 
 task<blob_id> store::clone(blob_ref& ref, std::vector<format::xattr> xattrs) {
@@ -220,6 +224,8 @@ task<> store::take_over(blob_state& clone, blob_state& snapshot) {
     co_await commit(clone, r);  // COMMIT POINT
 
     stale_root left = left_of(snapshot, *merged, clone.extent_pages);
+    snapshot.leaving.clear();
+    snapshot.departed.clear();
     clone.allocated = allocated;
     retire(clone.replace_layout(std::move(merged)));
     clone.parent = snapshot.parent;
@@ -229,6 +235,8 @@ task<> store::take_over(blob_state& clone, blob_state& snapshot) {
     snapshot.hidden = true;
     still = {};
     held.release();
+    // What the clone has of its own, those above it may still be reading in the snapshot.
+    co_await drain_descendants(clone.id);
     co_await bury(snapshot.id, std::move(left));
     auto node = _blobs.extract(snapshot.id);
     retire(std::move(node.mapped()));

@@ -285,7 +285,7 @@ class store {
     task<> unhide(blob_id id);
     // Before a blob gets another parent or goes: its parent carries no mark that the next load would take that for.
     task<> settle_parent(blob_state& b);
-    // Nobody reads through `of` any more what was its parent's before.
+    // Nobody reads through `of` any more what was its parent's before: no request, and no copy.
     task<> drain_descendants(blob_id of);
     task<> try_twice(blob_id id, task<> (store::*what)(blob_id));
     task<> merge_into_clone(blob_state& snapshot);
@@ -309,7 +309,9 @@ class store {
     task<> detach(blob_state& b, bool all, jobs::job& progress);
     task<> drop_parent(blob_state& b, bool all);
     task<> reparent(blob_state& b, blob_state* above, external_parent* external);
-    void change_parent(blob_state& b, blob_state* above, const layout_slot* below, external_parent* external);
+    void change_parent(blob_state& b, std::unique_ptr<layout> next, blob_state* above);
+    // The former parent has the blob among its clones until nothing is read through it any more.
+    task<> part_from(blob_state* former, blob_state& b);
 
     // Clones of devices outside (external_clones.cc).
     external_parent& external(const std::string& id);
@@ -341,6 +343,7 @@ class store {
     void answer(blob_state& b, uint64_t index, const result<>& outcome) noexcept;
     task<> give_cluster(blob_state& b, uint64_t index, bool blank);
     task<> fill(uint32_t cluster, uint64_t index, source from, bool clean);
+    task<> fills_ended(const std::vector<blob_id>& of);  // those that are under way now
     task<uint32_t> take_cluster(taken& mine, bool& clean);
     task<> map(blob_state& b, uint64_t index, uint32_t cluster);
     task<> run_mapping(blob_state& b);
@@ -405,6 +408,10 @@ class store {
         store* _store;
     };
     bool save_for_room();
+    std::map<uint64_t, blob_id> _fills;  // under way, in the order of their beginning: into clusters of that blob
+    uint64_t _fills_begun = 0;
+    event _fill_over;    // pulsed
+    event _device_gone;  // pulsed: of a blob
     struct saving : work {
         store* of = nullptr;
     } _save;
