@@ -32,6 +32,9 @@ struct page_write {
 
 class committer {
   public:
+    // Pages of a slot: the header, and two images; with less no change has room.
+    static constexpr uint16_t per_slot_least = 3;
+
     // `used`: the geometry and the area of the store; without an area pages are written in place and may tear.
     committer(disk& on, const format::geometry& layout, const uuid& store, format::double_write_area area,
               uint64_t sequence);

@@ -164,7 +164,7 @@ task<> loader::read_metadata() {
 // One of several that read side by side, each again and again into the same memory: it stays in the processor's cache,
 // and the system need not find new memory for every piece.
 task<> loader::read_pieces(uint32_t& next) {
-    const auto pages = static_cast<uint32_t>(piece_bytes / _g.md_page_size);
+    const auto pages = static_cast<uint32_t>(std::max<std::size_t>(1, piece_bytes / _g.md_page_size));
     env::buffer memory = co_await _s._disk.memory(uint64_t{pages} * _g.md_page_size);
     while (next < _g.md.count) {
         const uint32_t first = next, count = std::min(pages, _g.md.count - first);
@@ -400,7 +400,8 @@ void loader::set_aside_clones_of_the_damaged() {
 // SPDK does not know of the area; it may have given its pages to blobs.
 void loader::claim_area() {
     auto& extension = _s._super.extension;
-    if (extension && extension->double_write.exists()) {
+    if (extension && extension->double_write.exists() &&
+        extension->double_write.per_slot >= committer::per_slot_least) {
         const auto area = extension->double_write;
         bool free = true;
         for (uint32_t p = 0; p < area.page_count(); ++p) free = free && _page_owner[area.first + p] == nullptr;

@@ -13,7 +13,7 @@ namespace varve::blob {
 
 namespace {
 
-constexpr uint16_t area_pages_wanted = 65, area_pages_least = 3;
+constexpr uint16_t area_pages_wanted = 65;
 
 }  // namespace
 
@@ -74,7 +74,7 @@ void store::adopt_area() {
     }
     // Not more than an eighth of the metadata.
     auto pages = static_cast<uint16_t>(std::min<uint32_t>(area_pages_wanted, _space.page_count() / 8));
-    if (pages < area_pages_least) return;
+    if (pages < committer::per_slot_least) return;
     auto area = format::place_double_write(used, 1, pages);
     if (!area) return;
     for (uint32_t p = 0; p < area->page_count(); ++p) _space.claim_page(area->first + p);

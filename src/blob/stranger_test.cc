@@ -77,5 +77,46 @@ TEST(store_stranger, who_only_opened_it_costs_no_commit) {
     }
 }
 
+TEST(store_stranger, metadata_pages_may_be_larger_than_what_is_read_at_once) {
+    sim_machine m(1, 64 << 20, {.volatile_cache = true});
+    blob_id id = 0;
+    live(m, [&](life& l) -> task<> {
+        auto s = co_await store::init(
+            l.devices, l.base(),
+            {.cluster_size = 1 << 20, .md_page_count = 30, .md_page_size = 512 * 1024, .trim = false});
+        id = co_await s->create({.clusters = 2, .thin = true});
+        co_await s->unload();
+    });
+    live(m, [&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+        expect_sound(*s);
+        EXPECT_NE(s->find(id), nullptr);
+        co_await s->unload();
+    });
+}
+
+// A commit takes two pages at least.
+TEST(store_stranger, a_double_write_area_for_one_image_is_none) {
+    sim_machine m(1, 2 << 20, {.volatile_cache = true});
+    blob_id id = 0;
+    live(m, [&](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        id = co_await s->create({.clusters = 20, .thin = true});
+        co_await s->unload();
+    });
+    change_super(m.disk(), [](auto&, auto& e) { e.double_write_per_slot = 2; }, true);
+    for (bool change : {true, false}) {
+        live(m, [&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+            EXPECT_GE(s->super().extension->double_write.per_slot, 3u);
+            if (change) co_await write_pattern(l, *s, id, 0, 16, 'a');
+            expect_sound(*s);
+            EXPECT_EQ(s->find(id)->allocated, 1u);
+            co_await s->unload();
+        });
+        EXPECT_EQ(fsck(m.disk(), true), "");
+    }
+}
+
 }  // namespace
 }  // namespace varve::blob
