@@ -11,6 +11,8 @@
 #include <memory>
 
 #include "util/assert.h"
+#include "util/bitmap.h"
+#include "util/result.h"
 
 namespace varve::blob {
 
@@ -22,17 +24,26 @@ using layout_slot = std::atomic<const layout*>;
 
 constexpr uint32_t no_cluster = 0;  // the super block lies in cluster 0, so it is never a blob's
 
+// A gigabyte of map: 64 TiB at clusters of 256 KiB, 1 PiB at 4 MiB.
+constexpr uint64_t clusters_max = uint64_t{1} << 28;
+
 struct layout {
     struct lazily_zeroed {
         void operator()(std::atomic<uint32_t>* memory) const noexcept { std::free(memory); }
     };
-    explicit layout(uint64_t clusters) : size(clusters) {
-        if (clusters == 0) return;
-        // Zero pages of the system's: a large thin blob costs what it has allocated.
-        auto* memory = static_cast<std::atomic<uint32_t>*>(std::calloc(clusters, sizeof(std::atomic<uint32_t>)));
-        VARVE_ASSERT(memory != nullptr);
-        entries.reset(memory);
+    using memory = std::unique_ptr<std::atomic<uint32_t>[], lazily_zeroed>;
+    // errc::no_memory. Zero pages of the system's: a large thin blob costs what it has allocated.
+    static result<std::unique_ptr<layout>> make(uint64_t clusters) {
+        VARVE_ASSERT(clusters <= clusters_max);
+        memory m;
+        if (clusters != 0) {
+            m.reset(static_cast<std::atomic<uint32_t>*>(std::calloc(clusters, sizeof(std::atomic<uint32_t>))));
+            if (!m) return fail(errc::no_memory, "no memory for the map of a blob's clusters");
+        }
+        return std::make_unique<layout>(clusters, std::move(m));
     }
+    layout(uint64_t clusters, memory m)
+        : size(clusters), entries(std::move(m)), _in_use((clusters + entries_at_once - 1) / entries_at_once) {}
 
     uint32_t at(uint64_t index) const noexcept {
         return index < size ? entries[index].load(std::memory_order_acquire) : no_cluster;
@@ -40,14 +51,34 @@ struct layout {
     // Store's thread only.
     void put(uint64_t index, uint32_t cluster) noexcept {
         VARVE_ASSERT(index < size);
+        if (cluster != no_cluster) _in_use.set(index / entries_at_once);
         entries[index].store(cluster, std::memory_order_release);
+    }
+    // The first index from `from` on that has a cluster; `size` when there is none. Store's thread only.
+    uint64_t next(uint64_t from) const noexcept {
+        while (from < size) {
+            if (from % entries_at_once == 0 && !_in_use.test(from / entries_at_once)) {
+                const uint64_t found = _in_use.next_set(from / entries_at_once);
+                if (found == bitmap::none) break;
+                from = found * entries_at_once;
+            } else if (at(from) != no_cluster) {
+                return from;
+            } else {
+                ++from;
+            }
+        }
+        return size;
     }
 
     const uint64_t size;  // clusters of the blob
-    std::unique_ptr<std::atomic<uint32_t>[], lazily_zeroed> entries;
+    const memory entries;
     // What shows where nothing is allocated: a snapshot, a device, or zeroes when both are null.
     const layout_slot* below = nullptr;
     external_parent* external = nullptr;
+
+  private:
+    static constexpr uint64_t entries_at_once = 512;
+    bitmap _in_use;  // of so many entries each: perhaps one has a cluster
 };
 static_assert(sizeof(std::atomic<uint32_t>) == 4, "four bytes a cluster");
 

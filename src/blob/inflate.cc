@@ -76,7 +76,7 @@ task<> store::drop_parent(blob_state& b, bool all) {
         }
         r.record.flags.invalid |= its.flags.invalid & format::invalid_flag::external_snapshot;
     }
-    auto next = std::make_unique<layout>(b.current->size);
+    auto next = co_await layout::make(b.current->size);
     next->below = all ? nullptr : b.parent->current->below;
     next->external = all ? nullptr : b.parent->current->external;
     co_await commit(b, r);
@@ -114,7 +114,7 @@ task<> store::reparent(blob_state& b, blob_state* above, external_parent* extern
         internal.set(format::xattr_external_parent, external->id());
         r.record.flags.invalid |= format::invalid_flag::external_snapshot;
     }
-    auto next = std::make_unique<layout>(b.current->size);
+    auto next = co_await layout::make(b.current->size);
     next->below = above != nullptr ? &above->slot : nullptr;
     next->external = external;
     co_await commit(b, r);
@@ -127,9 +127,7 @@ task<> store::reparent(blob_state& b, blob_state* above, external_parent* extern
 
 void store::change_parent(blob_state& b, std::unique_ptr<layout> next, blob_state* above) {
     const layout& l = *b.current;
-    for (uint64_t i = 0; i < l.size; ++i) {
-        if (uint32_t c = l.at(i); c != no_cluster) next->put(i, c);
-    }
+    for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) next->put(i, l.at(i));
     retire(b.replace_layout(std::move(next)));
     b.parent = above;
     if (above != nullptr) above->clones.push_back(&b);

@@ -10,8 +10,6 @@
 namespace varve::blob {
 
 namespace {
-// A gigabyte of map: 64 TiB at clusters of 256 KiB, 1 PiB at 4 MiB.
-constexpr uint64_t clusters_max = uint64_t{1} << 28;
 constexpr const char* too_many_clusters = "a blob has at most 2^28 clusters: make a store with larger ones";
 constexpr uint64_t per_page = format::clusters_per_extent_page;
 constexpr uint64_t clusters_at_once = 16384;  // taken or freed before others have their turn
@@ -134,7 +132,7 @@ task<blob_id> store::create(blob_options how, jobs::job* progress) {
     for (format::xattr& x : how.xattrs) r.record.xattrs.set(x.name, x.value);
     r.record.cluster_count = how.clusters;
     r.extent_pages.resize(extent_pages_for(how.clusters));
-    auto l = std::make_unique<layout>(how.clusters);
+    auto l = co_await layout::make(how.clusters);
     if (outside != nullptr) {
         l->external = outside;
         r.record.flags.invalid |= format::invalid_flag::external_snapshot;
@@ -165,9 +163,7 @@ std::unique_ptr<blob_state> store::forget(blob_state& b) noexcept {
 
 void store::free_clusters_of(const blob_state& b, uint64_t from, uint64_t to, cluster_state as) noexcept {
     const layout& l = *b.current;
-    for (uint64_t i = from; i < std::min(to, l.size); ++i) {
-        if (uint32_t c = l.at(i); c != no_cluster) _space.free_cluster(c, as);
-    }
+    for (uint64_t i = l.next(from); i < std::min(to, l.size); i = l.next(i + 1)) _space.free_cluster(l.at(i), as);
 }
 
 // The root page last: another blob gets the same id then.
@@ -218,9 +214,8 @@ task<> store::release(remains left, jobs::job& progress) {
     if (clears) {
         const clearing how = clearing_of(b);
         std::vector<uint32_t> clusters;
-        for (uint64_t i = 0; i < size; ++i) {
-            if (uint32_t c = b.current->at(i); c != no_cluster) clusters.push_back(c);
-        }
+        for (uint64_t i = b.current->next(0); i < size; i = b.current->next(i + 1))
+            clusters.push_back(b.current->at(i));
         cleared = co_await as_result(clear(std::move(clusters), how, &progress));
         if (cleared && how == clearing::write_zeroes) becomes = cluster_state::clean;
     }
@@ -303,7 +298,8 @@ void store::free_what_nobody_claims(const blob_state& b) {
         for (uint32_t p : other->extent_pages) {
             if (p != 0) pages.set(p);
         }
-        for (uint64_t i = 0; i < other->current->size; ++i) clusters.set(other->current->at(i));
+        const layout& l = *other->current;
+        for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) clusters.set(l.at(i));
         for (uint32_t c : other->leaving) clusters.set(c);
         for (uint32_t c : other->departed) clusters.set(c);
         anybody_damaged = anybody_damaged || other->set_aside();
@@ -321,7 +317,8 @@ void store::free_what_nobody_claims(const blob_state& b) {
     for (uint32_t p : b.extent_pages) {
         if (p != 0) free_page(p);
     }
-    for (uint64_t i = 0; i < b.current->size; ++i) free_cluster(b.current->at(i));
+    const layout& its = *b.current;
+    for (uint64_t i = its.next(0); i < its.size; i = its.next(i + 1)) free_cluster(its.at(i));
     if (!anybody_damaged) {
         for (uint32_t p : std::exchange(_kept_pages, {})) free_page(p);
         for (uint32_t c : std::exchange(_kept_clusters, {})) free_cluster(c);
@@ -349,13 +346,12 @@ task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress) {
     revision r = revise(b);
     r.mine.take_over(std::move(more));
     r.record.cluster_count = clusters;
-    auto l = std::make_unique<layout>(clusters);
+    auto l = co_await layout::make(clusters);
     l->below = b.current->below;
     l->external = b.current->external;
     const uint64_t common = std::min(before, clusters);
-    for (uint64_t i = 0; i < common; ++i) {
-        if (uint32_t c = b.current->at(i); c != no_cluster) l->put(i, c);
-    }
+    const layout& old = *b.current;
+    for (uint64_t i = old.next(0); i < common; i = old.next(i + 1)) l->put(i, old.at(i));
     for (uint64_t i = 0; i < added.size(); ++i) l->put(before + i, added[i]);
     std::vector<uint64_t> changed;  // extent pages, on new pages: those that change, and all that new clusters need
     if (r.record.uses_extent_table) {
@@ -373,10 +369,8 @@ task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress) {
     for (uint64_t index : changed) b.unsaved_extents.erase(index);
     b.unsaved_extents.erase(b.unsaved_extents.lower_bound(extent_pages_for(clusters)), b.unsaved_extents.end());
     uint64_t allocated = 0;
-    for (uint64_t i = 0; i < clusters; ++i) allocated += l->at(i) != no_cluster;
-    for (uint64_t i = clusters; i < before; ++i) {
-        if (uint32_t c = b.current->at(i); c != no_cluster) _space.free_cluster(c);
-    }
+    for (uint64_t i = l->next(0); i < clusters; i = l->next(i + 1)) ++allocated;
+    for (uint64_t i = old.next(clusters); i < before; i = old.next(i + 1)) _space.free_cluster(old.at(i));
     b.allocated = allocated;
     retire(b.replace_layout(std::move(l)));
     if (clusters < before) start_trimming();

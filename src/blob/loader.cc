@@ -42,6 +42,8 @@ class loader {
 
     void find_blobs();
     void decode(blob_state& b);
+    std::unique_ptr<layout> make_layout(blob_state& b, result<>& outcome);
+    std::unique_ptr<layout> claims_of(blob_state& b);
     result<format::blob_record> decode_chain(format::blob_id id) const;
     result<> decode_extents(blob_state& b, layout& l);
     void link_parents();
@@ -209,15 +211,14 @@ void loader::find_blobs() {
 void loader::decode(blob_state& b) {
     b.record.id = b.id;
     b.record.pages.assign(1, format::root_page_of(b.id));
-    result<format::blob_record> record = decode_chain(b.id);
-    if (record) b.record = std::move(*record);
-    auto l = std::make_unique<layout>(b.record.cluster_count);
     result<> outcome;
-    if (!record) {
-        outcome = fail(std::move(record).error());
+    if (auto record = decode_chain(b.id)) {
+        b.record = std::move(*record);
     } else {
-        outcome = decode_extents(b, *l);
+        outcome = fail(std::move(record).error());
     }
+    auto l = make_layout(b, outcome);
+    if (outcome) outcome = decode_extents(b, *l);
     if (outcome && b.record.access() == format::blob_access::none) {
         outcome = fail(errc::unsupported, "it uses features this version does not know");
     }
@@ -229,19 +230,57 @@ void loader::decode(blob_state& b) {
             l->external = &_s.external(*id);
         }
     }
-    for (uint64_t i = 0; i < l->size; ++i) b.allocated += l->at(i) != no_cluster;
+    for (uint64_t i = l->next(0); i < l->size; i = l->next(i + 1)) ++b.allocated;
     b.replace_layout(std::move(l)).reset();
     if (!outcome) set_aside(b, outcome.error().message());
 }
 
+// Of a blob that is not understood an empty one.
+std::unique_ptr<layout> loader::make_layout(blob_state& b, result<>& outcome) {
+    const uint64_t clusters = outcome ? b.record.cluster_count : 0;
+    if (clusters > clusters_max) {
+        outcome = fail(errc::unsupported, fmt::format("it has {} clusters, more than 2^28", clusters));
+    } else if (auto made = layout::make(clusters)) {
+        return std::move(*made);
+    } else {
+        outcome = fail(std::move(made).error());
+    }
+    return claims_of(b);
+}
+
+// For whose map there is no room: what it names, in any order, so that nobody else gets it.
+std::unique_ptr<layout> loader::claims_of(blob_state& b) {
+    std::vector<uint32_t> named;
+    const std::size_t at_most = std::min<uint64_t>(_g.cluster_count, clusters_max);
+    for (const format::cluster_run& run : b.record.runs) {
+        for (uint32_t i = 0; run.first != no_cluster && i < run.count && named.size() < at_most; ++i) {
+            named.push_back(run.first + i);
+        }
+    }
+    for (const format::extent_page_run& run : b.record.extent_pages) {
+        if (run.page == 0) continue;
+        b.extent_pages.push_back(run.page);
+        if (page(run.page) == nullptr) continue;
+        auto extent = format::decode_extent_page(*page(run.page), run.page, _g);
+        for (uint32_t c : extent ? extent->clusters : std::vector<uint32_t>()) {
+            if (c != no_cluster && named.size() < at_most) named.push_back(c);
+        }
+    }
+    auto l = layout::make(named.size());
+    if (!l) l = layout::make(0);
+    for (uint64_t i = 0; i < (*l)->size; ++i) (*l)->put(i, named[i]);
+    return std::move(*l);
+}
+
 result<format::blob_record> loader::decode_chain(format::blob_id id) const {
     std::vector<format::numbered_page> chain;
+    std::set<uint32_t> seen;
     for (uint32_t p = format::root_page_of(id);;) {
         if (page(p) == nullptr) return fail(errc::bad_sequence, fmt::format("page {} of its chain is clear", p));
         if (!format::crc_right(*page(p))) {
             return fail(errc::bad_sequence, fmt::format("page {} of its chain is damaged", p));
         }
-        if (chain.size() > _pages.size()) return fail(errc::bad_sequence, "its chain has no end");
+        if (!seen.insert(p).second) return fail(errc::bad_sequence, "its chain has no end");
         chain.push_back({p, *page(p)});
         uint32_t next = format::header_of(*page(p)).next;
         if (next == format::no_page) break;
@@ -251,11 +290,12 @@ result<format::blob_record> loader::decode_chain(format::blob_id id) const {
 }
 
 result<> loader::decode_extents(blob_state& b, layout& l) {
-    uint64_t at = 0;
+    uint64_t at = 0, named = 0;
     for (const format::cluster_run& run : b.record.runs) {
-        for (uint32_t i = 0; i < run.count && at < l.size; ++i, ++at) {
-            if (run.first != no_cluster) l.put(at, run.first + i);
-        }
+        if (run.first != no_cluster) named += run.count;
+        if (named > _g.cluster_count) return fail(errc::bad_sequence, "it names more clusters than there are");
+        for (uint32_t i = 0; run.first != no_cluster && i < run.count; ++i) l.put(at + i, run.first + i);
+        at += run.count;
     }
     for (const format::extent_page_run& run : b.record.extent_pages) {
         b.extent_pages.insert(b.extent_pages.end(), run.count, run.page);
@@ -326,8 +366,8 @@ void loader::settle_drafts() {
             if (mark == format::xattr_in_progress) continue;
             // SPDK adds the snapshot's clusters to the clone's own while it removes the snapshot: they are still its.
             blob_state& c = *clone->second;
-            for (uint64_t i = 0; i < c.current->size; ++i) {
-                if (c.current->at(i) == no_cluster || c.current->at(i) != b->current->at(i)) continue;
+            for (uint64_t i = c.current->next(0); i < c.current->size; i = c.current->next(i + 1)) {
+                if (c.current->at(i) != b->current->at(i)) continue;
                 c.current->put(i, no_cluster);
                 --c.allocated;
                 c.unsaved_extents.insert(i / per_page);
@@ -366,9 +406,9 @@ void loader::claim(blob_state& b) {
     for (uint32_t p : b.extent_pages) {
         if (p != 0 && take(_page_owner, p, "page")) _s._space.claim_page(p);
     }
-    for (uint64_t i = 0; i < b.current->size; ++i) {
-        uint32_t c = b.current->at(i);
-        if (c != no_cluster && take(_cluster_owner, c, "cluster")) _s._space.claim_cluster(c);
+    const layout& l = *b.current;
+    for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) {
+        if (take(_cluster_owner, l.at(i), "cluster")) _s._space.claim_cluster(l.at(i));
     }
 }
 

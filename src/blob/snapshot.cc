@@ -48,7 +48,7 @@ task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) 
     clone.record.internal_xattrs.erase(format::xattr_external_parent);
     clone.record.internal_xattrs.set(format::xattr_parent, text_of(id));
     std::ranges::fill(clone.extent_pages, 0u);
-    auto empty = std::make_unique<layout>(origin.current->size);
+    auto empty = co_await layout::make(origin.current->size);
     empty->below = &made->slot;
     if (!clone.record.uses_extent_table) lay_out_runs(clone, *empty);
     co_await commit_both(*made, draft, origin, clone);  // COMMIT POINT
@@ -140,7 +140,7 @@ task<blob_id> store::clone(blob_ref& ref, std::vector<format::xattr> xattrs) {
     for (format::xattr& x : xattrs) r.record.xattrs.set(x.name, x.value);
     r.record.internal_xattrs.set(format::xattr_parent, text_of(below.id));
     r.extent_pages.resize(r.record.extent_page_count());
-    auto empty = std::make_unique<layout>(r.record.cluster_count);
+    auto empty = co_await layout::make(r.record.cluster_count);
     empty->below = &below.slot;
     co_await commit(*made, r);
     made->replace_layout(std::move(empty)).reset();
@@ -165,11 +165,11 @@ task<> store::merge_into_clone(blob_state& snapshot) {
     }
     auto held = co_await snapshot.md.lock();
     co_await begin_change();
+    co_await save_locked(snapshot);  // its extent pages go to the clone as they are
     revision marked = revise(snapshot);
     marked.record.internal_xattrs.set(format::xattr_pending_removal, text_of(clone.id));
     co_await commit(snapshot, marked);
     held.release();
-    co_await save_locked(snapshot);  // its extent pages go to the clone as they are
     result<> outcome = co_await as_result(take_over(clone, snapshot));
     if (!outcome) {
         co_await as_result(try_twice(snapshot.id, &store::unhide));  // while the clone names it, the mark means nothing
@@ -199,14 +199,15 @@ task<> store::take_over(blob_state& clone, blob_state& snapshot) {
     co_await save_locked(clone);
     const layout& mine = *clone.current;
     const layout& its = *snapshot.current;
-    auto merged = std::make_unique<layout>(mine.size);
+    auto merged = co_await layout::make(mine.size);
     merged->below = its.below;
     merged->external = its.external;
-    uint64_t allocated = 0;
-    for (uint64_t i = 0; i < mine.size; ++i) {
-        uint32_t c = mine.at(i) != no_cluster ? mine.at(i) : its.at(i);
-        if (c != no_cluster) merged->put(i, c);
-        allocated += c != no_cluster;
+    uint64_t allocated = clone.allocated;
+    for (uint64_t i = mine.next(0); i < mine.size; i = mine.next(i + 1)) merged->put(i, mine.at(i));
+    for (uint64_t i = its.next(0); i < std::min(mine.size, its.size); i = its.next(i + 1)) {
+        if (mine.at(i) != no_cluster) continue;
+        merged->put(i, its.at(i));
+        ++allocated;
     }
     revision r = revise(clone);
     format::xattr_map& internal = r.record.internal_xattrs;
@@ -251,8 +252,8 @@ store::stale_root store::left_of(const blob_state& snapshot, const layout& merge
         if (page != 0 && (i >= extent_pages.size() || extent_pages[i] != page)) left.pages.push_back(page);
     }
     const layout& its = *snapshot.current;
-    for (uint64_t i = 0; i < its.size; ++i) {
-        if (uint32_t c = its.at(i); c != no_cluster && merged.at(i) != c) left.clusters.push_back(c);
+    for (uint64_t i = its.next(0); i < its.size; i = its.next(i + 1)) {
+        if (uint32_t c = its.at(i); merged.at(i) != c) left.clusters.push_back(c);
     }
     return left;
 }

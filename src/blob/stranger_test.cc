@@ -118,5 +118,82 @@ TEST(store_stranger, a_double_write_area_for_one_image_is_none) {
     }
 }
 
+// A root page that says a blob of so many clusters begins here, none of them with a place.
+void make_a_blob(env::sim::disk& d, const store& s, blob_id id, uint64_t clusters, uint32_t extent_page = 0) {
+    format::blob_record r;
+    r.id = id;
+    r.uses_extent_table = true;
+    r.cluster_count = clusters;
+    r.flags.invalid = format::invalid_flag::extent_table | format::invalid_flag::thin;
+    r.extent_pages = {{0, static_cast<uint32_t>(r.extent_page_count())}};
+    if (extent_page != 0) {
+        --r.extent_pages[0].count;
+        r.extent_pages.insert(r.extent_pages.begin(), {extent_page, 1});
+    }
+    r.pages = {format::root_page_of(id)};
+    auto chain = format::encode_chain(r);
+    ASSERT_TRUE(chain) << chain.error().message();
+    d.poke(s.geometry().offset_of_md_page(format::root_page_of(id)), (*chain)[0]);
+}
+
+// It is set aside, and what it says it has is nobody else's.
+TEST(store_stranger, a_blob_of_more_clusters_than_there_is_memory_for_harms_nobody) {
+    sim_machine m(1, 2 << 20, {.volatile_cache = true});
+    blob_id small_one = 0, huge = 0;
+    uint32_t its_page = 0, its_cluster = 0;
+    live(m, [&](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        co_await s->unload();
+        s.reset();
+        s = co_await store::load(l.devices, l.base(), {.trim = false});  // the masks know of nothing
+        small_one = co_await s->create({.clusters = 20, .thin = true});
+        co_await write_pattern(l, *s, small_one, 0, 16, 's');
+        huge = co_await s->create({.clusters = 20, .thin = true});
+        co_await write_pattern(l, *s, huge, 0, 16, 'h');
+        blob_ref b = co_await s->open(small_one);
+        co_await s->set_xattr(b, "last", "round");
+        b.close();
+        co_await s->settle();
+        its_page = s->find(huge)->extent_pages[0];
+        its_cluster = s->find(huge)->current->at(0);
+        co_await s->abandon();
+        make_a_blob(m.disk(), *s, huge, UINT32_MAX, its_page);
+    });
+    fsck(m.disk(), false);
+    live(m, [&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+        EXPECT_TRUE(s->find(huge)->set_aside());
+        EXPECT_FALSE(s->find(small_one)->set_aside());
+        EXPECT_TRUE(s->room().page_used(its_page));
+        EXPECT_TRUE(s->room().cluster_used(its_cluster));
+        co_await write_pattern(l, *s, small_one, 16, 16, 't');
+        co_await s->remove(huge);
+        co_await s->settle();
+        EXPECT_FALSE(s->room().page_used(its_page));
+        EXPECT_FALSE(s->room().cluster_used(its_cluster));
+        expect_sound(*s);
+        co_await s->unload();
+    });
+    EXPECT_EQ(fsck(m.disk(), true), "");
+}
+
+// Many of the largest there may be: memory and time go with what they have, not with what they could.
+TEST(store_stranger, many_large_blobs_cost_little) {
+    sim_machine m(1, 2 << 20, {.volatile_cache = true});
+    live(m, [&](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        co_await s->abandon();
+        for (uint32_t page = 0; page < 40; ++page) {
+            make_a_blob(m.disk(), *s, format::id_of_root_page(page), clusters_max);
+        }
+    });
+    live(m, [&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+        EXPECT_EQ(s->blobs().size(), 40u);
+        for (blob_id id : s->blobs()) EXPECT_FALSE(s->find(id)->set_aside()) << s->find(id)->damage;
+        co_await s->abandon();
+    });
+}
+
 }  // namespace
 }  // namespace varve::blob

@@ -95,8 +95,10 @@ void examiner::claim() {
     for (const examined_blob& b : _out.blobs) {
         _out.used_blobids.set(format::root_page_of(b.id()));
         for (uint32_t page : b.record.pages) claim_page(b, page);
+        uint64_t left = uint64_t{_g.cluster_count} + 1;  // with so many it has said one of them twice
         for (const auto& run : b.record.runs)
-            for (uint32_t i = 0; run.first != 0 && i < run.count; ++i) claim_cluster(b, run.first + i);
+            for (uint32_t i = 0; run.first != 0 && i < run.count && left > 0; ++i, --left)
+                claim_cluster(b, run.first + i);
         for (const auto& use : b.extents) {
             claim_page(b, use.page);
             const uint32_t mine = b.record.clusters_in_extent_page(use.index);
