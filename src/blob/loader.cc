@@ -47,6 +47,7 @@ class loader {
     result<format::blob_record> decode_chain(format::blob_id id) const;
     result<> decode_extents(blob_state& b, layout& l);
     void link_parents();
+    bool others_have_of(const blob_state& b) const;
     void settle_drafts();
     void claim(blob_state& b);
     void set_aside(blob_state& b, std::string why);
@@ -337,6 +338,23 @@ void loader::link_parents() {
     }
 }
 
+// Whether anybody else names a cluster or an extent page of its.
+bool loader::others_have_of(const blob_state& b) const {
+    std::set<uint32_t> clusters, pages(b.extent_pages.begin(), b.extent_pages.end());
+    const layout& mine = *b.current;
+    for (uint64_t i = mine.next(0); i < mine.size; i = mine.next(i + 1)) clusters.insert(mine.at(i));
+    pages.erase(0);
+    for (const auto& [id, other] : _s._blobs) {
+        if (other.get() == &b) continue;
+        if (std::ranges::any_of(other->extent_pages, [&](uint32_t p) { return pages.contains(p); })) return true;
+        const layout& l = *other->current;
+        for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) {
+            if (clusters.contains(l.at(i))) return true;
+        }
+    }
+    return false;
+}
+
 // Snapshots that were being made or removed when the store died. Which way they go, the clone's metadata says, since
 // writing it was the commit point.
 void loader::settle_drafts() {
@@ -356,14 +374,15 @@ void loader::settle_drafts() {
                           fmt::format("it was being made or removed, and its clone 0x{:x} is set aside", **clone_id));
                 break;
             }
-            if (clone == _s._blobs.end() || clone->second->parent != b.get()) {
+            const bool clone_is_lost = clone == _s._blobs.end() && !others_have_of(*b);
+            if (!clone_is_lost && (clone == _s._blobs.end() || clone->second->parent != b.get())) {
                 dropped.push_back(b.get());
                 break;
             }
             b->record.internal_xattrs.erase(mark);
             b->record.flags.data_read_only |= format::data_ro_flag::read_only;
             _to_rewrite.push_back(b.get());
-            if (mark == format::xattr_in_progress) continue;
+            if (mark == format::xattr_in_progress || clone_is_lost) continue;
             // SPDK adds the snapshot's clusters to the clone's own while it removes the snapshot: they are still its.
             blob_state& c = *clone->second;
             for (uint64_t i = c.current->next(0); i < c.current->size; i = c.current->next(i + 1)) {

@@ -195,5 +195,59 @@ TEST(store_stranger, many_large_blobs_cost_little) {
     });
 }
 
+// A snapshot that was being merged into a clone of which nothing is left.
+void clone_is_lost(bool its_clusters_are_others) {
+    sim_machine m(1, 2 << 20, {.volatile_cache = true});
+    blob_id clone = 0, snapshot = 0;
+    std::string before;
+    live(m, [&](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        clone = co_await s->create({.clusters = 4, .thin = true});
+        co_await write_pattern(l, *s, clone, 0, 32, 's');
+        blob_ref b = co_await s->open(clone);
+        snapshot = co_await s->snapshot(b, {{"name", "s"}});
+        b = co_await s->open(snapshot);
+        b.state().record.internal_xattrs.set(format::xattr_pending_removal, text_of(clone));
+        co_await s->change_xattrs(b, {});
+        const uint32_t its = b.cluster_at(0);
+        b.close();
+        if (its_clusters_are_others) {
+            const blob_id other = co_await s->create({.clusters = 1});
+            co_await s->settle();
+            m.disk().poke(s->geometry().offset_of_md_page(s->find(other)->extent_pages[0]),
+                          format::encode_extent_page({.id = other, .first_cluster = 0, .clusters = {its}}));
+        }
+        co_await s->settle();
+        before = co_await describe(l, *s);
+        co_await s->abandon();
+        m.disk().poke(s->geometry().offset_of_md_page(format::root_page_of(clone)), format::page_bytes{});
+    });
+    for (bool again : {false, true}) {
+        live(m, [&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+            EXPECT_EQ(s->find(clone), nullptr);
+            expect_sound(*s);
+            if (its_clusters_are_others) {
+                EXPECT_EQ(s->find(snapshot), nullptr);
+            } else if (s->find(snapshot) == nullptr) {
+                ADD_FAILURE() << "the snapshot is lost";
+            } else {
+                EXPECT_TRUE(s->find(snapshot)->read_only());
+                EXPECT_EQ(s->find(snapshot)->record.internal_xattrs.find(format::xattr_pending_removal), nullptr);
+                const std::string now = co_await describe(l, *s);
+                EXPECT_TRUE(before.ends_with(now.substr(now.find('\n') + 1))) << now;
+            }
+            if (again) {
+                co_await s->unload();
+            } else {
+                co_await s->abandon();
+            }
+        });
+    }
+    EXPECT_EQ(fsck(m.disk(), true), "");
+}
+TEST(store_stranger, a_snapshot_whose_clone_is_lost_keeps_what_it_has) { clone_is_lost(false); }
+TEST(store_stranger, a_snapshot_whose_clone_is_lost_goes_when_others_have_what_it_had) { clone_is_lost(true); }
+
 }  // namespace
 }  // namespace varve::blob
