@@ -142,9 +142,9 @@ task<> external_parent::attach(bdev::descriptor d) {
     _trouble.clear();
 }
 
-task<> external_parent::detach(std::string why) {
+task<> external_parent::detach(std::string why, std::move_only_function<bool()> still) {
     auto one = co_await _changing.lock();
-    if (!attached()) co_return;
+    if (!attached() || (still && !still())) co_return;
     _trouble = std::move(why);
     _device.store(nullptr, std::memory_order_release);
     // Whoever was about to open a channel has done so afterwards, and it is visited.

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -90,7 +91,8 @@ class external_parent {
     // From now on reads find it. Nothing when there is one already.
     task<> attach(bdev::descriptor d);
     // From now on they fail; those under way have ended when it returns, and the descriptor is closed.
-    task<> detach(std::string why);
+    // `still`: asked when nobody else attaches or detaches it any more; false: it stays. Empty: it goes.
+    task<> detach(std::string why, std::move_only_function<bool()> still = {});
     // For good.
     task<> end();
     void resized() noexcept;

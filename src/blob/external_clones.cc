@@ -99,8 +99,7 @@ task<> store::let_go_when_unused(external_parent& p) {
     if (shows(p)) co_return;
     // Threads may still be at a layout in which it shows.
     co_await _devices.threads().for_each_thread([](thread::thread&) {});
-    if (shows(p) || p.wanted != 0) co_return;
-    co_await p.detach("no blob shows it");
+    co_await p.detach("no blob shows it", [this, &p] { return !shows(p) && p.wanted == 0; });
 }
 
 std::vector<blob_id> store::blobs_on_external(std::string_view id) const {
