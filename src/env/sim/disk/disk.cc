@@ -187,6 +187,7 @@ int64_t disk::perform(operation& o) {
         case file_op_kind::read:
             return read(o);
         case file_op_kind::flush:
+            if (o.failure != 0 && !o.refused && _how.failed_flush_forgets) _media.forget();
             if (o.failure != 0) return -o.failure;
             if (!_how.cache_lies) _media.flush(o.completions_before);
             return 0;

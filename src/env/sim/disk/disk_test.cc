@@ -134,6 +134,21 @@ TEST(sim_disk, flushed_data_survives_every_power_cut) {
     }
 }
 
+TEST(sim_disk, a_flush_that_fails_may_lose_what_was_written_before) {
+    bench b(1, {.failed_flush_forgets = true});
+    write(b, 0, 4 * sector, 1);
+    EXPECT_EQ(flush(b), 0);
+    write(b, 2 * sector, 4 * sector, 2);
+    b.d.fail_operation(b.d.ops_issued());
+    EXPECT_EQ(flush(b), -EIO);
+    EXPECT_EQ(flush(b), 0);
+    for (uint64_t n = 0; n < 6; ++n) EXPECT_EQ(value_of(b.d, n * sector), n < 4 ? 1 : 0);
+    write(b, 2 * sector, sector, 3);
+    EXPECT_EQ(flush(b), 0);
+    b.d.cut_power(cut_outcome::lose_all);
+    EXPECT_EQ(value_of(b.d, 2 * sector), 3);
+}
+
 TEST(sim_disk, a_flush_does_not_promise_what_completed_after_it_was_submitted) {
     unsigned lost = 0;
     for (uint64_t seed = 0; seed < 200; ++seed) {

@@ -108,6 +108,15 @@ void media::flush(uint64_t completions) {
     }
 }
 
+void media::forget() {
+    for (const auto& [number, versions] : _dirty) {
+        sector before;
+        _durable.read(number * sector_size, before);
+        _current.write(number * sector_size, before);
+    }
+    _dirty.clear();
+}
+
 void media::cut_power(cut_outcome how, rng& chance) {
     enum class fate : uint8_t { lost, kept, torn };
     std::map<uint64_t, fate> fates;                          // of operations

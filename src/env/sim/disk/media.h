@@ -40,6 +40,8 @@ class media {
     uint64_t completions() const noexcept { return _completions; }
     // ... and makes it durable when it completes.
     void flush(uint64_t completions);
+    // A flush that failed and gave up the whole cache: what is read is what is durable.
+    void forget();
     // After it, what is read is what is durable.
     void cut_power(cut_outcome how, rng& chance);
     // A bit of the medium itself: cache and durable contents.

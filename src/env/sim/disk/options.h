@@ -16,7 +16,8 @@ struct disk_options {
     bool volatile_cache = true;  // false: a completed write is durable
     uint32_t tear_unit = 512;    // what a power cut leaves whole; a multiple of 512
     bool can_unmap = true;
-    bool cache_lies = false;  // flushes succeed and do nothing: to see a test of durability fail
+    bool failed_flush_forgets = false;  // what was not flushed is lost then, as Linux may lose it after EIO
+    bool cache_lies = false;            // flushes succeed and do nothing: to see a test of durability fail
     time_ns latency_min = 5 * microseconds, latency_max = 200 * microseconds;
     time_ns flush_latency_max = 2 * milliseconds;
     time_ns spike_max = 50 * milliseconds;  // how long a spike takes
