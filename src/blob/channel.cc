@@ -46,8 +46,9 @@ void blob_channel::do_submit(io& r) noexcept {
 
 void blob_channel::uncommon(io& r, uint64_t index) noexcept {
     if (r.operation == op::flush) {
-        if (!_blob.unsaved.load(std::memory_order_acquire)) return _base->submit(r);
-        return send(r, 0, errand::purpose::flush);
+        if (_blob.unsaved.load(std::memory_order_acquire)) return send(r, 0, errand::purpose::flush);
+        r.push(flushed, this);
+        return _base->submit(r);
     }
     if (r.operation == op::unmap || r.operation == op::write_zeroes) return zero(r, index);
     const layout& l = *_slot.load(std::memory_order_acquire);
@@ -115,6 +116,12 @@ void blob_channel::zero(io& r, uint64_t index) noexcept {
     // There is nothing of its own to give up; but perhaps only since a moment ago, and the media does not know yet.
     if (_blob.unsaved.load(std::memory_order_acquire)) return send(r, index, errand::purpose::zero);
     bdev::complete_later(r, status::ok);
+}
+
+// Metadata that was on its way may be lost with what the host wrote.
+void blob_channel::flushed(io& r, void* self) noexcept {
+    if (r.status == status::ok) return bdev::complete(r);
+    static_cast<blob_channel*>(self)->send(r, 0, errand::purpose::failed_flush);
 }
 
 external_channel& blob_channel::channel_of(external_parent& p) {

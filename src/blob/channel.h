@@ -28,7 +28,7 @@ struct errand : work {
     bdev::io* request = nullptr;
     blob_state* blob = nullptr;
     uint64_t index = 0;  // cluster of the blob
-    enum class purpose : uint8_t { cluster, flush, zero } what = purpose::cluster;
+    enum class purpose : uint8_t { cluster, flush, failed_flush, zero } what = purpose::cluster;
     bdev::status outcome = bdev::status::ok;
     errand* next_free = nullptr;
 };
@@ -52,6 +52,7 @@ class blob_channel final : public bdev::channel {
     static void back_in_units(bdev::io& r, void* self) noexcept;
     void send(bdev::io& r, uint64_t index, errand::purpose what) noexcept;
     void returned(errand& e) noexcept;
+    static void flushed(bdev::io& r, void* self) noexcept;
     static void forced_written(bdev::io& r, void* self) noexcept;
     external_channel& channel_of(external_parent& p);
     uint64_t cluster_of(uint64_t lba) const noexcept { return _shift != 0 ? lba >> _shift : lba / _cluster_blocks; }

@@ -32,6 +32,7 @@ task<> committer::write_fresh(std::vector<page_write> pages) {
     // A root page that the last round cleared may be somebody's new page already: the clearing comes first.
     auto last_round_has = [this](const page_write& p) { return std::ranges::find(_targets, p.page) != _targets.end(); };
     // And a page that a failed round names is nobody's before that round is struck out.
+    notice_failed_flush();
     if (_must_strike || (_must_write && std::ranges::any_of(pages, last_round_has))) co_await heal();
     const std::size_t stride = _layout.md_page_size;
     env::buffer memory = co_await _disk.memory(pages.size() * stride);
@@ -43,9 +44,9 @@ task<> committer::write_fresh(std::vector<page_write> pages) {
     co_await all.done();
 }
 
-task<> committer::commit(std::vector<page_write> pages) {
+task<> committer::commit(std::vector<page_write> pages, std::optional<uint64_t> since) {
     VARVE_ASSERT(!pages.empty() && pages.size() <= _images_max);
-    waiting mine{.pages = std::move(pages)};
+    waiting mine{.pages = std::move(pages), .since = since};
     _queue.push_back(&mine);
     if (!_running) {
         _running = true;
@@ -70,8 +71,17 @@ task<> committer::run() {
     co_await yield();  // whoever is ready to commit, too, joins the round
     while (!_queue.empty()) {
         std::vector<waiting*> round = next_round();
-        result<> outcome = co_await as_result(heal());
-        if (outcome) outcome = co_await as_result(to_area(round));
+        result<> outcome = co_await as_result(last_round_durable());
+        if (outcome) {
+            std::erase_if(round, [&](waiting* w) {
+                if (!w->since || *w->since == _disk.flushes_failed()) return false;
+                w->failed = error(errc::io, "a flush has failed, and what was to be committed may be lost");
+                w->over.set();
+                return true;
+            });
+            if (round.empty()) continue;
+            outcome = co_await as_result(to_area(round));
+        }
         if (!outcome && _must_strike) co_await as_result(heal());
         for (waiting* w : round) {
             if (!outcome) w->failed = outcome.error();
@@ -79,10 +89,25 @@ task<> committer::run() {
         }
         if (!outcome) continue;
         ++_rounds;
-        _must_write = _area.exists();
+        _must_write = _committed = _area.exists();
         co_await as_result(heal());  // what fails is tried again before the next change
     }
     _running = false;
+}
+
+void committer::notice_failed_flush() noexcept {
+    if (_committed && _placed_at != _disk.flushes_failed()) _must_write = true;
+}
+
+task<> committer::last_round_durable() {
+    uint64_t covered = 0;
+    do {
+        co_await heal();
+        covered = _placements;
+        co_await _disk.flush();
+        notice_failed_flush();
+    } while (_must_write || _placements != covered);
+    _committed = false;
 }
 
 task<> committer::to_area(const std::vector<waiting*>& round) {
@@ -99,7 +124,6 @@ task<> committer::to_area(const std::vector<waiting*>& round) {
             header.images.push_back({p.page, format::crc_of_image(p.bytes)});
         }
     }
-    co_await _disk.flush();
     if (!_area.exists()) {
         co_await in_place();
         co_await _disk.flush();
@@ -116,6 +140,8 @@ task<> committer::to_area(const std::vector<waiting*>& round) {
 }
 
 task<> committer::in_place() {
+    ++_placements;
+    _placed_at = _disk.flushes_failed();
     crew all;
     for (std::size_t i = 0; i < _targets.size(); ++i) {
         all.start(write_page(_targets[i], _memory.data() + (i + 1) * _layout.md_page_size));
@@ -125,6 +151,7 @@ task<> committer::in_place() {
 
 task<> committer::heal() {
     auto one = co_await _healing.lock();
+    notice_failed_flush();
     if (_must_write) {
         co_await in_place();
         _must_write = false;
@@ -137,6 +164,7 @@ task<> committer::heal() {
 
 task<> committer::placed() {
     auto one = co_await _healing.lock();
+    notice_failed_flush();
     if (!_must_write) co_return;
     co_await in_place();
     _must_write = false;
@@ -151,6 +179,7 @@ task<> committer::clear_area() {
 }
 
 task<> committer::ready() {
+    notice_failed_flush();
     // While a round is on its way it heals what it finds itself.
     if (!_running && (_must_write || _must_strike)) co_await heal();
     if (_must_strike && !_running) co_await fail(errc::io, "the metadata of the store cannot be written");
@@ -162,8 +191,7 @@ task<> committer::stop() {
 }
 
 task<> committer::finish() {
-    co_await heal();
-    co_await _disk.flush();
+    co_await last_round_durable();
     co_await clear_area();
 }
 

@@ -6,6 +6,10 @@
 //      whoever waited goes on
 //   4. the pages in place          made safe by step 1 of the next round, before the area is used again
 //
+// A flush that fails may have lost what was written before it, also if the next one succeeds. So the images of a round
+// are kept until they are known to lie in place, and are written there again; and who wrote fresh pages, or cleared
+// clusters, before somebody's flush failed does not get his commit.
+//
 // Flushes are left out where the device has no volatile cache. A round that fails before 3 is struck out of the area
 // before anybody is told, so that what failed stays failed; while that cannot be done, or while step 4 cannot be
 // finished, nothing further is changed: ready() tries again and fails if it must.
@@ -43,8 +47,9 @@ class committer {
     // Pages that nothing durable names yet: in place, without ceremony. They are made safe by the round that names
     // them.
     task<> write_fresh(std::vector<page_write> pages);
-    // Returns after the commit point; an error means that none of it will ever be seen.
-    task<> commit(std::vector<page_write> pages);
+    // Returns after the commit point; an error means that none of it will ever be seen. `since`: what the pages name
+    // was written when so many flushes had failed (disk::flushes_failed); if more have by now, errc::io.
+    task<> commit(std::vector<page_write> pages, std::optional<uint64_t> since = {});
     // Fails while the area or the metadata is in a state that must not be built upon.
     task<> ready();
     // What was committed before lies in place, too.
@@ -67,14 +72,17 @@ class committer {
   private:
     struct waiting {
         std::vector<page_write> pages;
+        std::optional<uint64_t> since;
         event over;
         std::optional<error> failed;
     };
     task<> run();
     std::vector<waiting*> next_round();
+    task<> last_round_durable();
     task<> to_area(const std::vector<waiting*>& round);
     task<> in_place();
     task<> heal();
+    void notice_failed_flush() noexcept;
     task<> write_page(uint32_t page, const std::byte* bytes);
 
     disk& _disk;
@@ -89,7 +97,9 @@ class committer {
     bool _running = false;
     bool _must_strike = false;  // a failed round may lie whole in the area
     bool _must_write = false;   // a committed one is not in place
-    uint64_t _rounds = 0;
+    bool _committed = false;    // _memory holds a round that was committed and may not be durable in place
+    uint64_t _placed_at = 0;    // it was written in place when so many flushes had failed
+    uint64_t _rounds = 0, _placements = 0;
     mutex _healing;
     gate _tasks;
 };

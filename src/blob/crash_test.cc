@@ -23,6 +23,8 @@ struct operation {
     task<> (*prepare)(life&, store&);
     task<> (*act)(life&, store&);
     bool atomic = true;  // false: a write of data, done in part when it fails
+    // It copies clusters and has them in the map before they are flushed: a flush that fails may lose them.
+    bool copies = false;
 };
 
 struct good_run {
@@ -32,8 +34,8 @@ struct good_run {
 
 class trial {
   public:
-    trial(const operation& what, bool cached, uint64_t seed)
-        : _what(what), _machine(seed, disk_bytes, {.volatile_cache = cached}) {}
+    trial(const operation& what, bool cached, uint64_t seed, bool forgets = false)
+        : _what(what), _machine(seed, disk_bytes, {.volatile_cache = cached, .failed_flush_forgets = forgets}) {}
 
     // Up to the operation, and through it.
     template <class Fault>
@@ -129,13 +131,15 @@ void cut_at_every_io(const operation& what, bool cached, uint64_t seed) {
     }
 }
 
-void fail_every_io(const operation& what, bool cached, uint64_t seed) {
+// `forgets`: a flush that fails loses what was written before it.
+void fail_every_io(const operation& what, bool cached, uint64_t seed, bool forgets) {
     good_run good = trial(what, cached, seed).run([](env::sim::disk&, uint64_t) {});
     for (uint64_t n = 0; n < good.end - good.first; ++n) {
         for (bool then_crash : {false, true}) {
             SCOPED_TRACE(std::string(what.name) + (cached ? ", cache" : ", no cache") + ", seed " +
-                         std::to_string(seed) + ": I/O " + std::to_string(n) + " fails");
-            trial t(what, cached, seed);
+                         std::to_string(seed) + ": I/O " + std::to_string(n) + " fails" +
+                         (forgets ? " and forgets" : ""));
+            trial t(what, cached, seed, forgets);
             good_run bad = t.run([&](env::sim::disk& d, uint64_t first) { d.fail_operation(first + n); });
             const std::string& expected = t.succeeded ? good.after : good.before;
             if (t.succeeded || what.atomic) EXPECT_EQ(bad.after, expected);
@@ -183,10 +187,6 @@ task<> a_clone_of_a_shrunk_origin(life& l, store& s) {
     blob_ref b = co_await s.open(first_blob(s));
     co_await s.resize(b, 2);
 }
-task<> an_external_clone(life& l, store& s) {
-    blob_id id = co_await s.create({.clusters = 6, .xattrs = {{"name", "e"}}, .external = "golden"});
-    co_await write_pattern(l, s, id, 20, 20, 'e');
-}
 template <bool Discard>
 task<> a_clone_of_what_is_not_saved(life& l, store& s) {
     blob_id id = co_await s.create({.clusters = 6, .thin = true});
@@ -202,6 +202,10 @@ task<> a_clone_of_what_is_not_saved(life& l, store& s) {
     blob_ref b = co_await s.open(id);
     co_await s.set_read_only(b);
     co_await s.clone(b, {});
+}
+task<> an_external_clone(life& l, store& s) {
+    blob_id id = co_await s.create({.clusters = 6, .xattrs = {{"name", "e"}}, .external = "golden"});
+    co_await write_pattern(l, s, id, 20, 20, 'e');
 }
 task<> take_snapshot(life&, store& s) {
     blob_ref b = co_await s.open(first_blob(s));
@@ -319,28 +323,31 @@ const operation operations[] = {
      [](life&, store& s) -> task<> { co_await s.remove(s.blobs()[2]); }},
     {"remove a snapshot larger than its clone", a_clone_of_a_shrunk_origin,
      [](life&, store& s) -> task<> { co_await s.remove(second_blob(s)); }},
-    {"inflate", one_snapshot,
-     [](life&, store& s) -> task<> {
-         blob_ref b = co_await s.open(first_blob(s));
-         jobs::job j;
     {"remove a snapshot with unsaved clusters", a_clone_of_what_is_not_saved<false>,
      [](life&, store& s) -> task<> { co_await s.remove(first_blob(s)); }, false},
     {"remove a snapshot with unsaved discards", a_clone_of_what_is_not_saved<true>,
      [](life&, store& s) -> task<> { co_await s.remove(first_blob(s)); }, false},
+    {"inflate", one_snapshot,
+     [](life&, store& s) -> task<> {
+         blob_ref b = co_await s.open(first_blob(s));
+         jobs::job j;
          co_await s.inflate(b, j);
-     }},
+     },
+     true, true},
     {"decouple", three_deep,
      [](life&, store& s) -> task<> {
          blob_ref b = co_await s.open(first_blob(s));
          jobs::job j;
          co_await s.decouple(b, j);
-     }},
+     },
+     true, true},
     {"decouple a snapshot", three_deep,
      [](life&, store& s) -> task<> {
          blob_ref b = co_await s.open(s.blobs()[2]);
          jobs::job j;
          co_await s.decouple(b, j);
-     }},
+     },
+     true, true},
     {"detach the parent", three_deep,
      [](life&, store& s) -> task<> {
          blob_ref b = co_await s.open(first_blob(s));
@@ -385,7 +392,8 @@ const operation operations[] = {
          blob_ref b = co_await s.open(first_blob(s));
          jobs::job j;
          co_await s.inflate(b, j);
-     }},
+     },
+     true, true},
     {"first writes to a clone of a device", an_external_clone,
      [](life& l, store& s) -> task<> { co_await write_pattern(l, s, first_blob(s), 3, 50, 'w'); }, false},
     {"unmap clusters", full_thin, [](life& l, store& s) { return zero(l, s, false); }, false},
@@ -407,7 +415,8 @@ const operation operations[] = {
          blob_ref b = co_await s.open(first_blob(s));
          jobs::job j;
          co_await s.inflate(b, j);
-     }},
+     },
+     true, true},
     {"unmap clusters of a blob of runs", a_blob_of_runs, [](life& l, store& s) { return zero(l, s, false); }, false},
     {"write zeroes to clusters of a clone",
      [](life& l, store& s) -> task<> {
@@ -431,7 +440,8 @@ TEST_P(crash, power_cut_at_every_io) {
     for (bool cached : {false, true}) cut_at_every_io(GetParam(), cached, 1);
 }
 TEST_P(crash, every_io_fails) {
-    for (bool cached : {false, true}) fail_every_io(GetParam(), cached, 1);
+    for (bool cached : {false, true}) fail_every_io(GetParam(), cached, 1, false);
+    if (!GetParam().copies) fail_every_io(GetParam(), true, 1, true);
 }
 
 }  // namespace

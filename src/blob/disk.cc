@@ -27,7 +27,9 @@ task<> disk::write(uint64_t offset, std::span<const std::byte> from) {
 task<> disk::flush() {
     if (!has_cache()) co_return;
     ++_flushes;
-    co_await bdev::flush(*_channel);
+    result<> outcome = co_await as_result(bdev::flush(*_channel));
+    if (!outcome) flush_has_failed();
+    co_await std::move(outcome);
 }
 
 task<> disk::zero(uint64_t offset, uint64_t length) {

@@ -61,8 +61,12 @@ class disk {
     // Offsets and lengths are multiples of the block size, or programmer errors.
     task<> read(uint64_t offset, std::span<std::byte> to);
     task<> write(uint64_t offset, std::span<const std::byte> from);
-    // Nothing when the device has no cache.
+    // Nothing when the device has no cache. When it fails, what was written since the last may be lost, also if the
+    // next succeeds: so it is with files on Linux.
     task<> flush();
+    // Of this device, whoever asked for them; those of others are to be told.
+    uint64_t flushes_failed() const noexcept { return _flushes_failed; }
+    void flush_has_failed() noexcept { ++_flushes_failed; }
     // Zeroes, by unmapping if that makes them: in pieces of at most `zero_bytes_max`.
     task<> zero(uint64_t offset, uint64_t length);
     task<> unmap(uint64_t offset, uint64_t length);
@@ -78,7 +82,7 @@ class disk {
     bdev::descriptor _base;
     const uint32_t _block_size;
     bdev::channel_ref _channel;
-    uint64_t _flushes = 0;
+    uint64_t _flushes = 0, _flushes_failed = 0;
 };
 
 }  // namespace varve::blob

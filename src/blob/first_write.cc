@@ -50,6 +50,11 @@ task<> carry_out(task<> what, errand& asked) {
 
 void store::want(errand& e) noexcept {
     blob_state& b = *e.blob;
+    if (e.what == errand::purpose::failed_flush) {
+        _disk.flush_has_failed();
+        e.outcome = e.request->status;
+        return e.from->come_back(e);
+    }
     if (e.what == errand::purpose::flush) return background(carry_out(save(b), e));
     if (e.what == errand::purpose::zero) return background(carry_out(zero(b, *e.request), e));
     auto [at, first] = b.wanted.try_emplace(e.index);

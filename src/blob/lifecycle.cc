@@ -122,7 +122,7 @@ task<blob_id> store::create(blob_options how, jobs::job* progress) {
         how.thin = true;
     }
     co_await begin_change();
-    revision r(_space);
+    revision r(*this);
     uint32_t root = co_await take_page(r);
     auto made = std::make_unique<blob_state>(*this, format::id_of_root_page(root));
     r.record.id = made->id;
@@ -335,6 +335,7 @@ task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress) {
     const uint64_t before = b.record.cluster_count;
     if (clusters == before) co_return;
     taken more(_space);
+    const uint64_t since = _disk.flushes_failed();
     std::vector<uint32_t> added;
     if (!b.thin() && clusters > before) {
         co_await begin_change();
@@ -345,6 +346,7 @@ task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress) {
     co_await begin_change();
     revision r = revise(b);
     r.mine.take_over(std::move(more));
+    r.since = since;
     r.record.cluster_count = clusters;
     auto l = co_await layout::make(clusters);
     l->below = b.current->below;

@@ -12,7 +12,7 @@ constexpr uint64_t per_page = format::clusters_per_extent_page;
 }
 
 store::revision store::revise(const blob_state& b) {
-    revision r(_space);
+    revision r(*this);
     r.record = b.record;
     r.extent_pages = b.extent_pages;
     return r;
@@ -64,7 +64,7 @@ void store::lay_out_runs(revision& r, const layout& l, const std::vector<mapping
 // New pages of the chain first, and everything else the root will name; then the root, which is the commit point.
 task<> store::commit(blob_state& b, revision& r) {
     co_await prepare(r);
-    co_await _commits->commit(std::move(r.also));  // COMMIT POINT
+    co_await _commits->commit(std::move(r.also), r.since);  // COMMIT POINT
     adopt(b, r);
 }
 

@@ -26,7 +26,7 @@ task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) 
     }
     co_await begin_change();
     co_await settle_parent(origin);
-    revision draft(_space);
+    revision draft(*this);
     auto made = std::make_unique<blob_state>(*this, format::id_of_root_page(co_await take_page(draft)));
     const blob_id id = made->id;
     auto still = co_await freeze(origin);
@@ -72,7 +72,7 @@ task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) 
 task<> store::commit_both(blob_state& made, revision& draft, blob_state& origin, revision& clone) {
     co_await prepare(draft);
     if (!_commits->is_whole(2)) {
-        co_await _commits->commit(std::move(draft.also));
+        co_await _commits->commit(std::move(draft.also), draft.since);
         adopt(made, draft);
         result<> outcome = co_await as_result(commit(origin, clone));
         if (!outcome) co_await bury(made.id, {.pages = made.record.pages});  // if it stays, load() drops it
@@ -80,7 +80,7 @@ task<> store::commit_both(blob_state& made, revision& draft, blob_state& origin,
     }
     co_await prepare(clone);
     std::ranges::move(clone.also, std::back_inserter(draft.also));
-    co_await _commits->commit(std::move(draft.also));
+    co_await _commits->commit(std::move(draft.also), draft.since);
     adopt(made, draft);
     adopt(origin, clone);
 }
@@ -130,7 +130,7 @@ task<blob_id> store::clone(blob_ref& ref, std::vector<format::xattr> xattrs) {
     }
     operation mine = co_await begin_on(below);
     co_await begin_change();
-    revision r(_space);
+    revision r(*this);
     auto made = std::make_unique<blob_state>(*this, format::id_of_root_page(co_await take_page(r)));
     r.record.id = made->id;
     r.record.uses_extent_table = true;

@@ -239,12 +239,13 @@ class store {
 
     // What a blob's metadata is to become. Made, committed, then taken over; destroyed before, it leaves nothing.
     struct revision {
-        explicit revision(space& s) : mine(s) {}
+        explicit revision(store& s) : mine(s._space), since(s._disk.flushes_failed()) {}
         format::blob_record record;
         std::vector<uint32_t> extent_pages;
         std::vector<page_write> fresh;  // to be written before
         std::vector<page_write> also;   // to be committed with the root
         taken mine;                     // pages and clusters that are not the blob's yet
+        uint64_t since;                 // flushes that had failed before anything of it was written
         bool hands_over = false;        // the blob's extent pages are somebody else's afterwards
     };
     revision revise(const blob_state& b);
