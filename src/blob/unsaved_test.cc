@@ -61,7 +61,7 @@ TEST(store_unsaved, is_saved_before_its_blob_is_merged_into_a_clone) {
 
 task<> map_something_after(life& l, store& s, blob_id id, uint64_t index, time_ns wait) {
     co_await sleep(wait);
-    co_await write_pattern(l, s, id, index * blocks, 1, 'x', false);
+    co_await as_result(write_pattern(l, s, id, index * blocks, 1, 'x', false));  // they share a device, which goes
 }
 
 // The device takes so long that saving is due again and again while a blob goes.
