@@ -70,6 +70,12 @@ void check_chain(const std::vector<page_bytes>& pages) {
 void check_page(const page_bytes& page) {
     const geometry& g = store();
     (void)look_at(page, 10);
+    if (auto rest = salvage_extent_page(page, 10, g)) {
+        VARVE_ASSERT(rest->outside.size() <= rest->page.clusters.size());
+        for (uint32_t c : rest->page.clusters) VARVE_ASSERT(c == 0 || g.has_data_cluster(c));
+        for (std::size_t i : rest->outside) VARVE_ASSERT(rest->page.clusters[i] == 0);
+    }
+    if (auto mended = without_flipped_bit(page)) VARVE_ASSERT(crc_right(*mended));
     if (auto e = decode_extent_page(page, 10, g)) {
         for (uint32_t cluster : e->clusters) VARVE_ASSERT(cluster == 0 || g.has_data_cluster(cluster));
         auto back = decode_extent_page(encode_extent_page(*e), 10, g);

@@ -30,6 +30,19 @@ bool bit_mask::all(uint32_t first, uint32_t count) const noexcept {
     return true;
 }
 
+bool bit_mask::none(uint32_t first, uint32_t count) const noexcept {
+    const uint64_t end = std::min<uint64_t>(uint64_t{first} + count, _bits);
+    for (uint64_t i = first; i < end;) {
+        if (i % 64 == 0 && i + 64 <= end) {
+            if (_words[i / 64] != 0) return false;
+            i += 64;
+        } else if (test(static_cast<uint32_t>(i++))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 uint64_t bit_mask::count() const noexcept {
     uint64_t n = 0;
     for (uint64_t word : _words) n += static_cast<uint64_t>(std::popcount(word));

@@ -25,6 +25,8 @@ class bit_mask {
     void set(uint32_t first, uint32_t count) noexcept;
     // All of [first, first + count) inside the mask and set.
     bool all(uint32_t first, uint32_t count) const noexcept;
+    // None of [first, first + count) is set.
+    bool none(uint32_t first, uint32_t count) const noexcept;
     uint64_t count() const noexcept;
     std::span<const uint64_t> words() const noexcept { return _words; }
     std::span<uint64_t> words() noexcept { return _words; }

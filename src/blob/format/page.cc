@@ -119,6 +119,52 @@ result<extent_page> decode_extent_page(page_view page, uint32_t number, const ge
     return out;
 }
 
+std::optional<page_bytes> without_flipped_bit(page_view page) noexcept {
+    constexpr uint32_t polynomial = 0x82f63b78;  // of CRC-32C, reflected
+    constexpr std::size_t bits = offsetof(md_page_wire, crc) * 8;
+    const le32 computed = crc_of(page);
+    const uint32_t syndrome = computed ^ wire_of(page).crc;
+    if (syndrome == 0) return std::nullopt;
+    page_bytes out;
+    std::copy(page.begin(), page.end(), out.begin());
+    if (std::has_single_bit(syndrome)) {  // in the checksum itself
+        std::memcpy(out.data() + offsetof(md_page_wire, crc), &computed, sizeof computed);
+        return out;
+    }
+    // What a flip of the last bit does to the checksum; each bit before it goes one step further through the register.
+    uint32_t effect = polynomial;
+    for (std::size_t at = bits; at-- > 0;) {
+        if (effect == syndrome) {
+            out[at / 8] ^= std::byte{1} << at % 8;
+            return out;
+        }
+        effect = (effect >> 1) ^ ((effect & 1) != 0 ? polynomial : 0);
+    }
+    return std::nullopt;
+}
+
+result<salvaged_extent_page> salvage_extent_page(page_view page, uint32_t number, const geometry& g) {
+    page_bytes copy;
+    std::copy(page.begin(), page.end(), copy.begin());
+    salvaged_extent_page out;
+    const auto head = descriptor_at<extent_page_wire>(copy, 0);
+    const std::size_t room = (descriptor_space - sizeof head) / sizeof(le32);
+    const bool extents = head.header.type == static_cast<uint8_t>(descriptor_type::extent_page);
+    for (std::size_t i = 0; extents && i < room && (i + 2) * sizeof(le32) <= head.header.length; ++i) {
+        const uint32_t cluster = descriptor_at<le32>(copy, sizeof head + i * sizeof(le32));
+        if (cluster == 0 || g.has_data_cluster(cluster)) continue;
+        out.outside.push_back(i);
+        std::memset(copy.data() + offsetof(md_page_wire, descriptors) + sizeof head + i * sizeof(le32), 0,
+                    sizeof(le32));
+    }
+    const le32 crc = crc_of(copy);
+    std::memcpy(copy.data() + offsetof(md_page_wire, crc), &crc, sizeof crc);
+    auto decoded = decode_extent_page(copy, number, g);
+    if (!decoded) return std::unexpected(std::move(decoded).error());
+    out.page = std::move(*decoded);
+    return out;
+}
+
 page_bytes encode_extent_page(const extent_page& in) {
     VARVE_ASSERT(in.clusters.size() <= clusters_per_extent_page);
     md_page_wire w{};

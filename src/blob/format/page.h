@@ -1,6 +1,7 @@
 // One metadata page by itself: is it whole, what is it, and for extent pages what it holds.
 #pragma once
 
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -50,6 +51,18 @@ struct extent_page {
 
 // Checks checksum, place in the chain (none), shape, and each cluster number against the geometry.
 result<extent_page> decode_extent_page(page_view page, uint32_t number, const geometry& g);
+
+// When the checksum is wrong because one bit of the page flipped, it tells which: the page as it was. It can be
+// deceived only by damage to three bits or more, of which it takes one in 100,000 for a flipped bit.
+std::optional<page_bytes> without_flipped_bit(page_view page) noexcept;
+
+// An extent page as far as it can be read when its checksum is wrong or it names clusters that the store does not have
+// (they count as unallocated here). bad_sequence: not the shape of an extent page.
+struct salvaged_extent_page {
+    extent_page page;
+    std::vector<std::size_t> outside;  // entries that name clusters the store does not have
+};
+result<salvaged_extent_page> salvage_extent_page(page_view page, uint32_t number, const geometry& g);
 
 // At most 512 clusters.
 page_bytes encode_extent_page(const extent_page& page);

@@ -348,5 +348,36 @@ TEST(blob_format_page, extent_pages_in_their_place) {
     EXPECT_TRUE(check_place(e, 8, r, 1));
 }
 
+TEST(blob_page, a_flipped_bit_is_found_wherever_it_is) {
+    const page_bytes whole =
+        encode_extent_page({.id = id_of_root_page(3), .first_cluster = 512, .clusters = {20, 0, 30}});
+    EXPECT_FALSE(without_flipped_bit(whole));
+    for (std::size_t bit = 0; bit < whole.size() * 8; bit += 7) {
+        page_bytes damaged = whole;
+        damaged[bit / 8] ^= std::byte{1} << bit % 8;
+        const auto mended = without_flipped_bit(damaged);
+        ASSERT_TRUE(mended) << bit;
+        EXPECT_EQ(*mended, whole) << bit;
+        damaged[(bit * 37 + 5) / 8 % whole.size()] ^= std::byte{1} << (bit * 37 + 5) % 8;
+        const auto twice = without_flipped_bit(damaged);
+        if (crc_right(damaged)) continue;  // the same bit
+        EXPECT_FALSE(twice) << bit << ": two bits cannot look like one";
+    }
+}
+
+TEST(blob_page, what_is_left_of_an_extent_page) {
+    page_bytes page = encode_extent_page({.id = id_of_root_page(3), .first_cluster = 512, .clusters = {20, 0, 30}});
+    page[4092] ^= std::byte{0xff};
+    const le32 outside = 77777777;
+    std::memcpy(page.data() + 16 + 9 + 4, &outside, sizeof outside);
+    const auto rest = salvage_extent_page(page, 9, g);
+    ASSERT_TRUE(rest);
+    EXPECT_EQ(rest->page.first_cluster, 512u);
+    EXPECT_EQ(rest->page.clusters, (std::vector<uint32_t>{20, 0, 30}));
+    EXPECT_EQ(rest->outside, std::vector<std::size_t>{1});
+    page[16] = std::byte{5};
+    EXPECT_FALSE(salvage_extent_page(page, 9, g));
+}
+
 }  // namespace
 }  // namespace varve::blob::format
