@@ -244,6 +244,16 @@ def after_bad_extent_page(s):
 
 
 @after
+def after_flipped_bit(s):
+    poke(s, 4, 40, bytes([s.pages[4][40] ^ 8]), seal=False)
+
+
+@after
+def after_cleared_id_bit(s):
+    s.used_ids.discard(1)
+
+
+@after
 def after_bad_chain_page(s):
     poke(s, 15, 100, b"\xff", seal=False)
 

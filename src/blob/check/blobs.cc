@@ -12,24 +12,55 @@ namespace varve::blob::check {
 using format::page_content;
 
 void examiner::find_blobs() {
+    _extent_uses.resize(_g.md.count);
     const format::bit_mask* ids = clean() ? _e.mask(format::mask_type::used_blobids) : nullptr;
     for (const auto& [number, why] : _e.unreadable_pages())
         report(problem::unreadable, severity::error, fmt::format("page {}: {}", number, why)).pages = {number};
+    std::vector<uint32_t> unmarked;
     for (const auto& [number, bytes] : _e.pages()) {
         if (format::look_at(bytes, number).content != page_content::root) continue;
         if (ids != nullptr && !ids->test(number))
-            report_stale_root(number);
+            unmarked.push_back(number);
         else
             read_blob(number);
     }
+    if (!unmarked.empty()) judge_unmarked_roots(unmarked);
     find_bad_roots(ids);
+}
+
+// A mask has no checksum, and a blob is not deleted for one bit of it: a deletion frees the blob's pages and clusters,
+// too, and others have them by and by.
+void examiner::judge_unmarked_roots(std::span<const uint32_t> roots) {
+    format::bit_mask pages(_g.md.count), clusters(_g.cluster_count);  // of those that are marked
+    for (const examined_blob& b : _out.blobs) {
+        for (uint32_t page : b.record.pages) pages.set(page);
+        for (const auto& use : b.extents) pages.set(use.page);
+        for (const auto& run : b.owned) clusters.set(run.first, run.count);
+    }
+    const format::bit_mask* used_pages = _e.mask(format::mask_type::used_pages);
+    const format::bit_mask* used_clusters = _e.mask(format::mask_type::used_clusters);
+    for (uint32_t root : roots) {
+        const std::size_t findings = _out.findings.size();
+        read_blob(root);
+        bool owns = false, others = false;
+        for (const auto& run : _out.blobs.back().owned) {
+            others = others || !clusters.none(run.first, run.count);
+            owns = owns || used_clusters == nullptr || !used_clusters->none(run.first, run.count);
+        }
+        const bool page_used = (used_pages == nullptr || used_pages->test(root)) && !pages.test(root);
+        if (page_used || (owns && !others)) continue;
+        _out.findings.resize(findings);
+        _out.blobs.pop_back();
+        report_stale_root(root);
+    }
+    std::ranges::sort(_out.blobs, {}, &examined_blob::id);
 }
 
 void examiner::report_stale_root(uint32_t number) {
     finding& f =
         report(problem::stale_root, severity::error,
-               fmt::format("page {}: first page of blob {:#x}, which according to the used_blobid_mask does not "
-                           "exist: what a deletion left; SPDK's recovery would bring it back",
+               fmt::format("page {}: first page of blob {:#x}, which according to all masks does not exist: what a "
+                           "deletion left; SPDK's recovery would bring it back",
                            number, format::id_of_root_page(number)));
     f.pages = {number};
     f.blobs = {format::id_of_root_page(number)};
@@ -49,11 +80,14 @@ void examiner::report_bad_root(uint32_t number, std::string_view what) {
 }
 
 void examiner::find_bad_roots(const format::bit_mask* ids) {
-    if (ids == nullptr) {  // no mask to believe: a damaged page that still says whose first page it is
+    if (ids == nullptr) {  // no mask to believe: a damaged page that says whose first page it is, or was one
         for (const auto& [number, bytes] : _e.pages()) {
             const auto seen = format::look_at(bytes, number);
-            if (seen.content == page_content::damaged && seen.header.id == format::id_of_root_page(number) &&
-                seen.header.sequence == 0)
+            if (seen.content != page_content::damaged) continue;
+            const bool own = seen.header.id == format::id_of_root_page(number) && seen.header.sequence == 0;
+            const bool says_nothing = seen.header.id != 0 && !_g.has_blob_id(seen.header.id);
+            const format::bit_mask* old = _e.mask(format::mask_type::used_blobids);
+            if (own || (says_nothing && old != nullptr && old->test(number)))
                 report_bad_root(number, format::name_of(seen.content));
         }
         return;
@@ -90,11 +124,7 @@ void examiner::read_blob(uint32_t root) {
     b.record.id = format::id_of_root_page(root);
     read_chain(b);
     read_extents(b);
-    for (const auto& run : b.record.runs)
-        if (run.first != 0) b.allocated += run.count;
-    for (const auto& use : b.extents)
-        b.allocated += static_cast<uint64_t>(use.clusters.size()) -
-                       static_cast<uint64_t>(std::count(use.clusters.begin(), use.clusters.end(), 0u));
+    find_owned(b);
     look_at_flags(b);
     if (!b.broken()) return;
     finding& f = report_blob(b.wrong_page == format::no_page ? problem::bad_blob : problem::bad_page, b,
@@ -102,33 +132,29 @@ void examiner::read_blob(uint32_t root) {
     if (b.wrong_page != format::no_page) f.pages = {b.wrong_page};
 }
 
+// A page has one sequence, so a chain whose pages are in order cannot come back to one; and the work is bounded by the
+// pages there are, since each is in order in the chain of one blob only.
 void examiner::read_chain(examined_blob& b) {
     static const format::page_bytes clear{};
     std::vector<format::numbered_page> chain;
-    std::vector<uint32_t> seen;
     std::string cut;
     for (uint32_t number = format::root_page_of(b.id());;) {
         const format::page_bytes* bytes = _e.page(number);
         chain.push_back({number, bytes == nullptr ? clear : *bytes});
-        seen.push_back(number);
-        const bool whole = bytes != nullptr && format::crc_right(*bytes);
-        const uint32_t next = whole ? format::header_of(*bytes).next : format::no_page;
-        if (next == format::no_page) break;
-        if (!_g.has_md_page(next)) {
-            cut = fmt::format("page {}: next is {}, the store has {} metadata pages", number, next, _g.md.count);
+        if (bytes == nullptr || !format::crc_right(*bytes)) break;
+        const format::page_header h = format::header_of(*bytes);
+        if (h.id != b.id() || h.sequence != chain.size() - 1 || h.next == format::no_page) break;
+        if (!_g.has_md_page(h.next)) {
+            cut = fmt::format("page {}: next is {}, the store has {} metadata pages", number, h.next, _g.md.count);
             break;
         }
-        if (std::find(seen.begin(), seen.end(), next) != seen.end()) {
-            cut = fmt::format("page {}: next is {}, which is in the chain already", number, next);
-            break;
-        }
-        number = next;
+        number = h.next;
     }
     auto decoded = format::decode_chain_as_far_as_possible(chain, _g);
     const format::blob_id id = b.id();
     b.record = std::move(decoded.record);
     b.record.id = id;
-    b.chain_broken = b.record.pages.size() < chain.size() || !cut.empty();
+    b.chain_broken = b.owns_more = b.record.pages.size() < chain.size() || !cut.empty();
     if (decoded.wrong) {
         const bool later = b.record.pages.size() < chain.size();
         break_blob(b, cut.empty() ? decoded.wrong->message() : cut,
@@ -155,40 +181,31 @@ void examiner::read_extent_page(examined_blob& b, extent_page_use& use) {
     if (bytes == nullptr) {
         const std::string* why = _e.why_unreadable(use.page);
         use.wrong = fmt::format("page {}: {}, should be an extent page", use.page, why == nullptr ? "clear" : *why);
+        b.owns_more = true;
         return;
     }
-    // Cluster numbers outside of the store are looked for first, so that the other 511 are not lost with one.
-    format::page_bytes copy = *bytes;
-    format::extent_page_wire head;
-    constexpr std::size_t at = offsetof(format::md_page_wire, descriptors);
-    std::memcpy(&head, copy.data() + at, sizeof head);
-    const std::size_t room = (format::descriptor_space - sizeof head) / sizeof(le32);
-    if (format::look_at(copy, use.page).content == page_content::extents && head.header.length >= sizeof(le32))
-        for (std::size_t i = 0; i < std::min<std::size_t>(room, head.header.length / sizeof(le32) - 1); ++i) {
-            le32 cluster;
-            std::byte* where = copy.data() + at + sizeof head + i * sizeof cluster;
-            std::memcpy(&cluster, where, sizeof cluster);
-            if (cluster == 0 || _g.has_data_cluster(cluster)) continue;
-            use.outside.push_back(i);
-            std::memset(where, 0, sizeof cluster);
-        }
-    if (!use.outside.empty()) {
-        const le32 crc = format::crc_of(copy);
-        std::memcpy(copy.data() + offsetof(format::md_page_wire, crc), &crc, sizeof crc);
-    }
-    auto decoded = format::decode_extent_page(copy, use.page, _g);
-    auto placed = decoded ? format::check_place(*decoded, use.page, b.record, use.index) : result<>();
-    if (!use.outside.empty()) {
-        auto original = format::decode_extent_page(*bytes, use.page, _g);
-        use.wrong = original ? std::string("clusters outside of the store") : original.error().message();
-    }
-    if (!decoded || (!placed && decoded->first_cluster != use.index * format::clusters_per_extent_page)) {
-        use.outside.clear();
-        use.wrong = (decoded ? placed.error() : decoded.error()).message();
+    if (++_extent_uses[use.page] > 2) {  // as many as half-made snapshots need; more cannot be
+        _extent_uses[use.page] = 2;
+        use.left_out = true;
+        use.wrong = fmt::format("page {}: is an extent page of others already", use.page);
         return;
     }
+    auto decoded = format::decode_extent_page(*bytes, use.page, _g);
+    if (!decoded) use.wrong = decoded.error().message();
+    // Cluster numbers outside of the store are left out, so that the other 511 are not lost with one.
+    auto salvaged = format::salvage_extent_page(*bytes, use.page, _g);
+    const bool in_place = salvaged && salvaged->page.first_cluster == use.index * format::clusters_per_extent_page;
+    if (!in_place) {
+        b.owns_more = true;
+        if (decoded) use.wrong = format::check_place(*decoded, use.page, b.record, use.index).error().message();
+        return;
+    }
+    use.outside = std::move(salvaged->outside);
+    use.damaged = !format::crc_right(*bytes);
+    b.owns_more = b.owns_more || use.damaged;
+    auto placed = format::check_place(salvaged->page, use.page, b.record, use.index);
     if (!placed && use.wrong.empty()) use.wrong = placed.error().message();
-    use.clusters = std::move(decoded->clusters);
+    use.clusters = std::move(salvaged->page.clusters);
     const uint32_t wanted = b.record.clusters_in_extent_page(use.index);
     if (use.clusters.size() == wanted) return;
     finding& f =
@@ -198,6 +215,37 @@ void examiner::read_extent_page(examined_blob& b, extent_page_use& use) {
                            b.id(), use.page, use.clusters.size(), wanted));
     f.blobs = {b.id()};
     f.pages = {use.page};
+}
+
+// Of an extent page that is longer than the size of the blob asks for (SPDK leaves it so when a blob shrinks) the rest
+// is not the blob's any more.
+void examiner::find_owned(examined_blob& b) {
+    std::vector<format::cluster_run> all;
+    for (const auto& run : b.record.runs)
+        if (run.first != 0) all.push_back(run);
+    for (const auto& use : b.extents) {
+        const std::size_t mine =
+            std::min<std::size_t>(use.clusters.size(), b.record.clusters_in_extent_page(use.index));
+        for (std::size_t i = 0; i < mine && !use.damaged; ++i)
+            if (use.clusters[i] != 0) append(all, use.clusters[i]);
+    }
+    std::ranges::sort(all, {}, &format::cluster_run::first);
+    auto end_of = [](const format::cluster_run& run) { return run.first + run.count; };  // at most cluster_count
+    for (const auto& run : all) {
+        b.allocated += run.count;
+        if (b.owned.empty() || run.first > end_of(b.owned.back())) {
+            b.owned.push_back(run);
+            continue;
+        }
+        auto& last = b.owned.back();
+        const uint32_t again = std::min(end_of(last), end_of(run));
+        if (run.first < again) {
+            if (b.twice.empty() || run.first > end_of(b.twice.back())) b.twice.push_back({run.first, 0});
+            auto& t = b.twice.back();
+            t.count = std::max(end_of(t), again) - t.first;
+        }
+        last.count = std::max(end_of(last), end_of(run)) - last.first;
+    }
 }
 
 void examiner::look_at_flags(examined_blob& b) {

@@ -23,6 +23,10 @@ void evidence::take_mask(format::mask_type type, std::span<const std::byte> byte
         mine.why_none = decoded.error().message();
 }
 
+void evidence::take_unreadable_mask(format::mask_type type, std::string_view why) {
+    _masks[static_cast<std::size_t>(type)].why_none = why;
+}
+
 void evidence::take_page(uint32_t number, format::page_view bytes) {
     if (!format::is_clear(bytes)) std::copy(bytes.begin(), bytes.end(), _pages[number].begin());
 }

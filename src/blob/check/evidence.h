@@ -24,6 +24,7 @@ class evidence {
 
     // `bytes`: all of the mask's region.
     void take_mask(format::mask_type type, std::span<const std::byte> bytes);
+    void take_unreadable_mask(format::mask_type type, std::string_view why);
     // Metadata page `number`; clear pages may be left out.
     void take_page(uint32_t number, format::page_view bytes);
     void take_unreadable(uint32_t first_page, uint32_t count, std::string_view why);
@@ -35,6 +36,7 @@ class evidence {
     const std::map<uint32_t, std::string>& unreadable_pages() const noexcept { return _unreadable; }
     // Null: could not be read (why_no_mask says why), or the store has none.
     const format::bit_mask* mask(format::mask_type type) const noexcept;
+    bool mask_was_read(format::mask_type type) const noexcept { return !read(type).bytes.empty(); }
     const std::string& why_no_mask(format::mask_type type) const noexcept;
     std::span<const std::byte> mask_bytes(format::mask_type type) const noexcept;
 

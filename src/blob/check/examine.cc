@@ -58,17 +58,28 @@ finding& examiner::report_blob(problem what, const examined_blob& b, std::string
 examination examiner::run() {
     look_at_super();
     replay_double_write();
+    mend_flipped_bits();
     find_blobs();
     link_parents();
     claim();
+    report_flipped_bits();
     report_shared();
     look_at_volumes();
+    find_restored();
     compare_masks();
     _out.loadable = true;
     return std::move(_out);
 }
 
 void examiner::look_at_super() {
+    bool masks = true;
+    for (auto type : {mask_type::used_pages, mask_type::used_clusters, mask_type::used_blobids}) {
+        if (region_of(type, _g).count == 0 || _e.mask_was_read(type)) continue;
+        masks = false;
+        report(problem::unreadable, severity::error,
+               fmt::format("{}: {}", format::name_of(type), _e.why_no_mask(type)));
+    }
+    _out.can_be_clean = _g.blobid_mask.count != 0 && masks && (_super.clean || _e.unreadable_pages().empty());
     if (_super.origin == format::super_origin::torn || _super.origin == format::super_origin::clean_flag_torn)
         report(problem::torn_super, severity::error,
                _super.origin == format::super_origin::torn
@@ -78,7 +89,38 @@ void examiner::look_at_super() {
     if (!_super.clean)
         report(problem::not_unloaded, severity::note,
                "the store was not unloaded; the next load makes its masks anew from the metadata")
-            .repairable = true;
+            .repairable = _out.can_be_clean;
+}
+
+// ---- flipped bits ----
+
+// Put right where it makes a page what it has to be at this place; whether anybody names the page is seen later.
+void examiner::mend_flipped_bits() {
+    for (const auto& [number, bytes] : _e.pages())
+        if (format::look_at(bytes, number).content == format::page_content::damaged) _flipped.push_back(number);
+    std::erase_if(_flipped, [this](uint32_t number) {
+        const auto mended = format::without_flipped_bit(*_e.page(number));
+        if (!mended) return true;
+        const auto seen = format::look_at(*mended, number);
+        if (seen.content == format::page_content::elsewhere || !_g.has_blob_id(seen.header.id)) return true;
+        _e.replace_page(number, *mended);
+        return false;
+    });
+}
+
+void examiner::report_flipped_bits() {
+    for (uint32_t number : _flipped) {
+        if (_page_owner[number] == 0) continue;
+        _out.flipped.push_back(number);
+        const examined_blob& b = _out.blobs[_page_owner[number] - 1];
+        finding& f =
+            report(problem::flipped_bit, b.aside() ? severity::note : severity::error,
+                   fmt::format("page {}: one bit of it was flipped, which its checksum tells; it is of blob {:#x}",
+                               number, b.id()));
+        f.pages = {number};
+        f.blobs = {b.id()};
+        f.repairable = true;
+    }
 }
 
 // ---- double write ----
@@ -104,6 +146,9 @@ void examiner::replay_double_write() {
     if (!_super.extension || !_super.extension->double_write.exists()) return;
     const auto& area = _super.extension->double_write;
     const format::bit_mask* used = _e.mask(mask_type::used_pages);
+    format::bit_mask everything(_g.md.count);
+    everything.set(0, _g.md.count);
+    if (!_e.mask_was_read(mask_type::used_pages)) used = &everything;  // SPDK would have written it
     if (used == nullptr) return;
     if (!used->all(area.first, area.page_count())) {
         _out.double_write_lost = true;
@@ -143,6 +188,22 @@ void examiner::replay_double_write() {
         }
 }
 
+// Read only for what it had in common with others, and these are gone. What was damaged stays damaged.
+void examiner::find_restored() {
+    for (uint32_t i = 0; i < _out.blobs.size(); ++i) {
+        const examined_blob& b = _out.blobs[i];
+        const auto& flags = b.record.flags;
+        if ((flags.data_read_only & format::data_ro_flag::set_aside) == 0) continue;
+        if (b.broken() || b.record.access() == format::blob_access::none || _sharers.contains(i)) continue;
+        finding& f =
+            report(problem::set_aside, severity::note,
+                   fmt::format("blob {:#x}: what it was set aside for is gone; it may be written again", b.id()));
+        f.blobs = {b.id()};
+        f.repairable = true;
+        _out.restored.push_back(b.id());
+    }
+}
+
 // ---- masks ----
 
 // Some blob is known only in part: what is marked as used and has no owner may be its.
@@ -152,10 +213,24 @@ void examiner::keep_what_a_broken_blob_may_own(mask_type type, format::bit_mask&
     for (std::size_t i = 0; i < ours.words().size(); ++i) ours.words()[i] |= theirs->words()[i];
 }
 
+// The masks are of the last time the store was unloaded; a damaged blob may have got anything since. So nothing that
+// has no known owner is given to others, but pages that hold nothing.
+void examiner::keep_all() {
+    const uint64_t known = _out.used_clusters.count();
+    _out.used_clusters.set(0, _out.used_clusters.size());
+    for (const auto& [number, bytes] : _e.pages()) _out.used_pages.set(number);
+    for (const auto& [number, why] : _e.unreadable_pages()) _out.used_pages.set(number);
+    if (known == _out.used_clusters.count()) return;
+    report(problem::owners_unknown, severity::note,
+           fmt::format("{} clusters without a known owner may be those of damaged blobs: they are kept until these "
+                       "are removed",
+                       _out.used_clusters.count() - known));
+}
+
 void examiner::compare_mask(mask_type type, const format::bit_mask& ours) {
     const format::bit_mask* theirs = _e.mask(type);
     if (theirs == nullptr) {
-        report(problem::bad_mask, severity::error, _e.why_no_mask(type)).repairable = true;
+        if (_e.mask_was_read(type)) report(problem::bad_mask, severity::error, _e.why_no_mask(type)).repairable = true;
         return;
     }
     std::vector<uint32_t> missing, surplus;
@@ -187,6 +262,11 @@ void examiner::compare_masks() {
     const bool something_unknown =
         !_e.unreadable_pages().empty() || !_bad_roots.empty() ||
         std::any_of(_out.blobs.begin(), _out.blobs.end(), [](auto& b) { return b.broken() || b.aside(); });
+    const bool owners_unknown = !_e.unreadable_pages().empty() || !_bad_roots.empty() ||
+                                std::ranges::any_of(_out.blobs, &examined_blob::owns_more);
+    const bool masks_tell =
+        clean() && _e.mask(mask_type::used_pages) != nullptr && _e.mask(mask_type::used_clusters) != nullptr;
+    if (owners_unknown && !masks_tell) keep_all();
     if (something_unknown) {
         keep_what_a_broken_blob_may_own(mask_type::used_pages, _out.used_pages);
         keep_what_a_broken_blob_may_own(mask_type::used_clusters, _out.used_clusters);

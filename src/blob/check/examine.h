@@ -17,6 +17,10 @@ struct extent_page_use {
     std::string wrong;                 // empty: all is well
     std::vector<uint32_t> clusters;    // 0: unallocated, or outside of the store
     std::vector<std::size_t> outside;  // entries that name clusters the store does not have
+    bool damaged = false;              // `clusters` is what is left of it: they may not be the blob's
+    bool left_out = false;             // a page of two others: it was not read again
+
+    bool stays() const noexcept { return wrong.empty() || !clusters.empty() || left_out; }
 };
 
 struct examined_blob {
@@ -25,7 +29,9 @@ struct examined_blob {
     uint32_t wrong_page = format::no_page;
     bool chain_broken = false;  // the chain ends before its end
     std::vector<extent_page_use> extents;
-    uint64_t allocated = 0;  // clusters
+    uint64_t allocated = 0;                         // clusters
+    std::vector<format::cluster_run> owned, twice;  // its clusters, sorted; those it names more than once
+    bool owns_more = false;                         // pages of it that named others cannot be understood
     std::optional<format::blob_id> parent;
     std::optional<format::blob_id> pending_with;  // the other blob of a half-made or half-removed snapshot
 
@@ -51,8 +57,11 @@ struct examination {
     // blob may own them.
     format::bit_mask used_pages, used_clusters, used_blobids;
     std::vector<uint32_t> stale_roots;
-    bool double_write_lost = false;  // others use its pages, or may
-    bool loadable = false;           // the next load will work; blobs with errors may be missing after it
+    std::vector<uint32_t> flipped;          // pages of blobs in which one bit was flipped
+    std::vector<format::blob_id> restored;  // that were set aside, and the reason is gone
+    bool can_be_clean = false;              // all of it can be read: after a repair it may count as unloaded
+    bool double_write_lost = false;         // others use its pages, or may
+    bool loadable = false;                  // the next load will work; blobs with errors may be missing after it
 
     uint64_t errors() const noexcept;
     const examined_blob* find(format::blob_id id) const noexcept;

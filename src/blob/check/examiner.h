@@ -23,21 +23,27 @@ class examiner {
     // examine.cc: what is not about one blob
     void look_at_super();
     void replay_double_write();
+    void mend_flipped_bits();
+    void report_flipped_bits();
     bool read_slot(uint32_t slot, format::double_write_header& header, std::vector<format::page_bytes>& images) const;
     bool clean() const noexcept { return _super.masks_are_true(); }
     void compare_masks();
     void compare_mask(format::mask_type type, const format::bit_mask& ours);
+    void find_restored();
+    void keep_all();
     void keep_what_a_broken_blob_may_own(format::mask_type type, format::bit_mask& ours);
 
     // blobs.cc: blob after blob
     void find_blobs();
     void find_bad_roots(const format::bit_mask* ids);
     void report_bad_root(uint32_t number, std::string_view what);
+    void judge_unmarked_roots(std::span<const uint32_t> roots);
     void report_stale_root(uint32_t number);
     void read_blob(uint32_t root);
     void read_chain(examined_blob& b);
     void read_extents(examined_blob& b);
     void read_extent_page(examined_blob& b, extent_page_use& use);
+    static void find_owned(examined_blob& b);
     void break_blob(examined_blob& b, std::string why, uint32_t page);
     void look_at_flags(examined_blob& b);
 
@@ -47,7 +53,8 @@ class examiner {
     void claim();
     void claim_double_write();
     void claim_page(const examined_blob& b, uint32_t page);
-    void claim_cluster(const examined_blob& b, uint32_t cluster);
+    void find_shared_clusters();
+    void keep_what_damaged_pages_name();
     bool may_share(const examined_blob& a, const examined_blob& b) const noexcept;
     void report_shared();
 
@@ -61,9 +68,13 @@ class examiner {
     const format::geometry& _g;
     examination _out;
     std::vector<uint32_t> _bad_roots;
-    std::vector<uint32_t> _page_owner, _cluster_owner;    // index in _out.blobs, plus one
+    std::vector<uint32_t> _flipped;                       // pages that were put right
+    std::vector<uint8_t> _extent_uses;                    // of a page, up to two
+    std::vector<uint32_t> _page_owner;                    // index in _out.blobs, plus one
     using pair_of_blobs = std::pair<uint32_t, uint32_t>;  // indexes in _out.blobs, the smaller first
-    std::map<pair_of_blobs, std::vector<uint32_t>> _shared_pages, _shared_clusters;
+    std::map<pair_of_blobs, std::vector<uint32_t>> _shared_pages;
+    std::map<pair_of_blobs, std::vector<format::cluster_run>> _shared_clusters;
+    std::set<uint32_t> _sharers;  // indexes in _out.blobs
 };
 
 }  // namespace varve::blob::check

@@ -24,6 +24,8 @@ std::string_view name_of(problem p) noexcept {
             return "unreadable";
         case problem::bad_page:
             return "bad_page";
+        case problem::flipped_bit:
+            return "flipped_bit";
         case problem::bad_root:
             return "bad_root";
         case problem::stale_root:
@@ -48,6 +50,8 @@ std::string_view name_of(problem p) noexcept {
             return "bad_volume";
         case problem::set_aside:
             return "set_aside";
+        case problem::owners_unknown:
+            return "owners_unknown";
     }
     return "?";
 }

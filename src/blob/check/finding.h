@@ -18,6 +18,7 @@ enum class problem : uint8_t {
     leaked,              // marked as used, but nobody's
     unreadable,          // the device failed to read it
     bad_page,            // a page of a chain, or an extent page, that is not what it should be
+    flipped_bit,         // in a page; the checksum tells which
     bad_root,            // marked as the first page of a blob, which it is not
     stale_root,          // first page of a blob that a mask says was deleted
     bad_blob,            // understood, but contradicts itself
@@ -30,6 +31,7 @@ enum class problem : uint8_t {
     lost_double_write,   // the area's pages are marked as free: SPDK recovered the store since
     bad_volume,          // name or uuid of a logical volume, or of the store
     set_aside,           // by an earlier repair
+    owners_unknown,      // what a damaged blob has cannot be known: nothing without an owner is free
 };
 std::string_view name_of(problem p) noexcept;  // "shared_clusters"
 

@@ -61,7 +61,10 @@ void read_mask(evidence& e, storage& from, format::mask_type type) {
     std::vector<std::byte> memory(e.layout().bytes_of(region));
     piece p{.offset = e.layout().offset_of(region), .bytes = memory, .failed = {}};
     from.read(std::span(&p, 1));
-    if (p.failed.empty()) e.take_mask(type, memory);
+    if (p.failed.empty())
+        e.take_mask(type, memory);
+    else
+        e.take_unreadable_mask(type, p.failed);
 }
 
 }  // namespace

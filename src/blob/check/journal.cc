@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
+#include <map>
+#include <ranges>
 
 #include "accel/crc32c.h"
 
@@ -22,6 +25,20 @@ static_assert(sizeof(entry_wire) == 24);
 
 uint32_t crc_of(std::span<const std::byte> before, std::span<const std::byte> after) noexcept {
     return accel::crc32c(after, accel::crc32c(before));
+}
+constexpr std::size_t sector = 512;  // is written whole or not at all
+
+// Each sector of `now` is what it was in one of the states.
+bool made_of(std::span<const std::byte> now, const std::vector<const std::vector<std::byte>*>& states) {
+    for (std::size_t at = 0; at < now.size(); at += sector) {
+        const std::size_t size = std::min(sector, now.size() - at);
+        if (std::ranges::none_of(states, [&](const auto* s) {
+                return std::ranges::equal(now.subspan(at, size), std::span(*s).subspan(at, size));
+            })) {
+            return false;
+        }
+    }
+    return true;
 }
 std::vector<std::byte> bytes_of(std::string_view text) {
     const auto bytes = std::as_bytes(std::span(text));
@@ -64,6 +81,33 @@ result<repair_plan> decode_journal(std::string_view text) {
         if (crc_of(c.before, c.after) != w.crc) return format::damaged("the journal is damaged");
         text.remove_prefix(w.reason_length + 2 * w.length);
         out.changes.push_back(std::move(c));
+    }
+    return out;
+}
+
+result<repair_plan> plan_undo(const repair_plan& journal, storage& device) {
+    // A page may have been changed more than once.
+    std::map<std::pair<uint64_t, std::size_t>, std::vector<const std::vector<std::byte>*>> states;
+    for (const change& c : journal.changes) {
+        auto& all = states[{c.offset, c.before.size()}];
+        if (all.empty()) all.push_back(&c.before);
+        all.push_back(&c.after);
+    }
+    repair_plan out;
+    for (const change& c : journal.changes | std::views::reverse) {
+        auto mine = states.extract({c.offset, c.before.size()});
+        if (mine.empty()) continue;  // its last change was seen to
+        const auto& all = mine.mapped();
+        std::vector<std::byte> now(c.before.size());
+        piece p{.offset = c.offset, .bytes = now, .failed = {}};
+        device.read(std::span(&p, 1));
+        if (!p.failed.empty()) return fail(errc::io, fmt::format("{}: {}", c.why, p.failed));
+        if (!made_of(now, all))
+            return fail(errc::busy, fmt::format("{}: what is there is neither what was there before nor what the "
+                                                "repair wrote: somebody has written since",
+                                                c.why));
+        if (now == *all.front()) continue;
+        out.changes.push_back({.offset = c.offset, .before = std::move(now), .after = *all.front(), .why = c.why});
     }
     return out;
 }

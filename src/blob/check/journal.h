@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "blob/check/inspect.h"
 #include "blob/check/repair.h"
 #include "util/result.h"
 
@@ -17,5 +18,9 @@ namespace varve::blob::check {
 
 std::string encode_journal(const repair_plan& plan);
 result<repair_plan> decode_journal(std::string_view text);
+
+// What brings back what was there before, also when the repair or an earlier undo ended half way, perhaps in the middle
+// of a page. busy: what is there now is neither what was there before nor what the repair wrote, in some sector; io.
+result<repair_plan> plan_undo(const repair_plan& journal, storage& device);
 
 }  // namespace varve::blob::check

@@ -71,14 +71,51 @@ void examiner::claim_page(const examined_blob& b, uint32_t page) {
         _shared_pages[std::minmax(owner - 1, me)].push_back(page);
 }
 
-void examiner::claim_cluster(const examined_blob& b, uint32_t cluster) {
-    const uint32_t me = static_cast<uint32_t>(&b - _out.blobs.data());
-    uint32_t& owner = _cluster_owner[cluster];
-    _out.used_clusters.set(cluster);
-    if (owner == 0)
-        owner = me + 1;
-    else if (owner - 1 == me || !may_share(_out.blobs[owner - 1], b))
-        _shared_clusters[std::minmax(owner - 1, me)].push_back(cluster);
+// Each run is held against the one of those before it that reaches furthest: whoever shares anything is found, and the
+// work is in proportion to the runs, however long they are.
+void examiner::find_shared_clusters() {
+    struct claimed {
+        format::cluster_run run;
+        uint32_t blob;
+        uint32_t end() const noexcept { return run.first + run.count; }
+    };
+    std::vector<claimed> all;
+    for (uint32_t i = 0; i < _out.blobs.size(); ++i) {
+        const examined_blob& b = _out.blobs[i];
+        for (const auto& run : b.owned) {
+            all.push_back({run, i});
+            _out.used_clusters.set(run.first, run.count);
+        }
+        if (!b.twice.empty()) _shared_clusters[{i, i}] = b.twice;
+    }
+    std::ranges::sort(all, {}, [](const claimed& c) { return std::pair(c.run.first, c.blob); });
+    claimed far{};
+    for (const claimed& c : all) {
+        if (c.run.first < far.end() && !may_share(_out.blobs[far.blob], _out.blobs[c.blob]))
+            _shared_clusters[std::minmax(far.blob, c.blob)].push_back(
+                {c.run.first, std::min(c.end(), far.end()) - c.run.first});
+        if (c.end() > far.end()) far = c;
+    }
+}
+
+// What is left of a damaged page may be wrong: it makes nobody a sharer, but what it names and nobody has is kept.
+void examiner::keep_what_damaged_pages_name() {
+    for (examined_blob& b : _out.blobs)
+        for (extent_page_use& use : b.extents) {
+            if (!use.damaged) continue;
+            const uint32_t mine = b.record.clusters_in_extent_page(use.index);
+            for (std::size_t i = 0; i < use.clusters.size(); ++i) {
+                uint32_t& c = use.clusters[i];
+                if (c == 0) continue;
+                if (i >= mine || _out.used_clusters.test(c)) {
+                    use.outside.push_back(i);
+                    c = 0;
+                    continue;
+                }
+                _out.used_clusters.set(c);
+                ++b.allocated;
+            }
+        }
 }
 
 void examiner::claim() {
@@ -91,26 +128,18 @@ void examiner::claim() {
         _out.used_pages.set(root);
     }
     _page_owner.resize(_g.md.count);
-    _cluster_owner.resize(_g.cluster_count);
     for (const examined_blob& b : _out.blobs) {
         _out.used_blobids.set(format::root_page_of(b.id()));
         for (uint32_t page : b.record.pages) claim_page(b, page);
-        uint64_t left = uint64_t{_g.cluster_count} + 1;  // with so many it has said one of them twice
-        for (const auto& run : b.record.runs)
-            for (uint32_t i = 0; run.first != 0 && i < run.count && left > 0; ++i, --left)
-                claim_cluster(b, run.first + i);
         for (const auto& use : b.extents) {
-            claim_page(b, use.page);
-            const uint32_t mine = b.record.clusters_in_extent_page(use.index);
-            for (uint32_t i = 0; i < use.clusters.size(); ++i) {
-                if (use.clusters[i] == 0) continue;
-                if (i < mine)
-                    claim_cluster(b, use.clusters[i]);
-                else
-                    _out.used_clusters.set(use.clusters[i]);  // not the blob's, but SPDK's recovery would think so
-            }
+            if (use.stays())
+                claim_page(b, use.page);
+            else
+                _out.used_pages.set(use.page);  // perhaps somebody else's; a repair takes it out of the table
         }
     }
+    find_shared_clusters();
+    keep_what_damaged_pages_name();
     claim_double_write();
 }
 
@@ -133,11 +162,10 @@ void examiner::claim_double_write() {
 }
 
 void examiner::report_shared() {
-    auto tell = [&](const pair_of_blobs& pair, std::vector<uint32_t>& what, bool clusters) {
+    auto tell = [&](const pair_of_blobs& pair, bool clusters, const std::string& which) -> finding& {
         const examined_blob& a = _out.blobs[pair.first];
         const examined_blob& b = _out.blobs[pair.second];
-        std::sort(what.begin(), what.end());
-        what.erase(std::unique(what.begin(), what.end()), what.end());
+        _sharers.insert({pair.first, pair.second});
         std::string hint;
         if (a.record.stamp != 0 && b.record.stamp != 0 && a.record.stamp != b.record.stamp) {
             const bool a_later = static_cast<int32_t>(a.record.stamp - b.record.stamp) > 0;
@@ -146,20 +174,20 @@ void examiner::report_shared() {
         const bool harmless = a.aside() && b.aside();
         finding& f = report(
             clusters ? problem::shared_clusters : problem::shared_page, harmless ? severity::note : severity::error,
-            &a == &b
-                ? fmt::format("blob {:#x}: has {} {} twice", a.id(), clusters ? "clusters" : "pages", in_words(what))
-                : fmt::format("{} {} belong to both blob {:#x} and blob {:#x}{}", clusters ? "clusters" : "pages",
-                              in_words(what), a.id(), b.id(), hint));
+            &a == &b ? fmt::format("blob {:#x}: has {} {} twice", a.id(), clusters ? "clusters" : "pages", which)
+                     : fmt::format("{} {} belong to both blob {:#x} and blob {:#x}{}", clusters ? "clusters" : "pages",
+                                   which, a.id(), b.id(), hint));
         f.repairable = !harmless && (a.aside() || can_be_set_aside(a)) && (b.aside() || can_be_set_aside(b));
         f.blobs = {a.id()};
         if (&a != &b) f.blobs.push_back(b.id());
-        if (clusters)
-            f.clusters = as_runs(what);
-        else
-            f.pages = what;
+        return f;
     };
-    for (auto& [pair, what] : _shared_clusters) tell(pair, what, true);
-    for (auto& [pair, what] : _shared_pages) tell(pair, what, false);
+    for (auto& [pair, what] : _shared_clusters) tell(pair, true, in_words(what)).clusters = what;
+    for (auto& [pair, what] : _shared_pages) {
+        std::ranges::sort(what);
+        what.erase(std::unique(what.begin(), what.end()), what.end());
+        tell(pair, false, in_words(what)).pages = what;
+    }
 }
 
 }  // namespace varve::blob::check

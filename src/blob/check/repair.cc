@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "blob/check/descriptors.h"
 
@@ -80,21 +82,44 @@ void add_reason(page_bytes& page, std::string text) {
     set_flags(page, format::invalid_flag::internal_xattrs, 0);
 }
 
+// Takes it out again, wherever it is in the page.
+void erase_reason(page_bytes& page) {
+    std::size_t from = 0, to = 0;
+    const std::size_t end =
+        for_each_descriptor(page, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
+            if (type != format::descriptor_type::internal_xattr || length < sizeof(format::xattr_wire)) return;
+            const std::size_t at = body - sizeof(format::descriptor_header_wire);
+            const auto w = get<format::xattr_wire>(page, at);
+            const auto* name = reinterpret_cast<const char*>(page.data() + at + sizeof w);
+            if (w.name_length != format::xattr_set_aside.size() || sizeof w + w.name_length > length + 5) return;
+            if (std::string_view(name, w.name_length) != format::xattr_set_aside) return;
+            from = at;
+            to = body + length;
+        });
+    if (to == 0) return;
+    std::memmove(page.data() + from, page.data() + to, end - to);
+    std::memset(page.data() + from + (end - to), 0, to - from);
+}
+
 class planner {
   public:
     planner(const evidence& e, const examination& found) : _e(e), _found(found), _patches(e) {}
 
     repair_plan run() {
-        for (const auto& m : _found.mended) _patches.open(m.page, fmt::format("mended from page {}", m.image_page));
+        plan_mended();
+        const auto mended = static_cast<std::ptrdiff_t>(_plan.changes.size());
+        for (uint32_t page : _found.flipped) _patches.open(page, "a flipped bit put right");
         for (uint32_t root : _found.stale_roots) _patches.clear(root, "first page of a blob that was deleted");
         for (const examined_blob& b : _found.blobs)
             if (b.broken() && !b.aside()) set_aside_damaged(b);
         for (const finding& f : _found.findings)
             if (f.repairable && (f.what == problem::shared_clusters || f.what == problem::shared_page))
                 set_aside_sharers(f);
+        for (format::blob_id id : _found.restored) restore(id);
         plan_pages();
         plan_masks();
         plan_super();
+        if (!_plan.empty()) plan_end_of_rounds(mended);
         return std::move(_plan);
     }
 
@@ -106,7 +131,11 @@ class planner {
         const std::string why = fmt::format("blob {:#x} set aside: {}", b.id(), b.wrong);
         page_bytes& page = *_patches.open(root, why);
         set_flags(page, format::invalid_flag::set_aside | format::invalid_flag::thin, 0);
-        for (uint32_t number : b.record.pages) take_out(number, b);
+        std::vector<uint32_t> extent_pages;  // that stay
+        for (const auto& use : b.extents)
+            if (use.stays()) extent_pages.push_back(use.page);
+        std::ranges::sort(extent_pages);
+        for (uint32_t number : b.record.pages) take_out(number, extent_pages);
         if (b.chain_broken) {
             page_bytes& last = *_patches.open(b.record.pages.back(), "end of what is left of a chain");
             put(last, offsetof(md_page_wire, next), le32(format::no_page));
@@ -116,7 +145,7 @@ class planner {
     }
 
     // In a page of the chain: extents outside of the store, and extent pages that are none.
-    void take_out(uint32_t number, const examined_blob& b) {
+    void take_out(uint32_t number, std::span<const uint32_t> extent_pages) {
         const page_bytes now = *_e.page(number);
         for_each_descriptor(now, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
             constexpr std::size_t run_size = sizeof(format::extent_run_wire);
@@ -124,7 +153,8 @@ class planner {
             if (!table && type != format::descriptor_type::extent_rle) return;
             for (std::size_t at = body + (table ? sizeof(le64) : 0); at + run_size <= body + length; at += run_size) {
                 const auto run = get<format::extent_run_wire>(now, at);
-                if (run.cluster == 0 || (table ? good_extent_page(run.cluster, b) : good_run(run))) continue;
+                if (run.cluster == 0) continue;
+                if (table ? std::ranges::binary_search(extent_pages, run.cluster.get()) : good_run(run)) continue;
                 put(*_patches.open(
                         number, fmt::format("{} {} taken out", table ? "extent page" : "cluster", run.cluster.get())),
                     at, le32(0));
@@ -135,14 +165,13 @@ class planner {
         const auto& g = _e.layout();
         return g.has_data_cluster(run.cluster) && range_inside(run.cluster, run.count, g.cluster_count);
     }
-    static bool good_extent_page(uint32_t page, const examined_blob& b) {
-        return std::any_of(b.extents.begin(), b.extents.end(), [page](auto& use) {
-            return use.page == page && (use.wrong.empty() || !use.clusters.empty());
-        });
-    }
+    // What is left of a damaged page becomes a whole one: it says what the blob has, and SPDK's recovery can read it.
     void take_out_clusters(const extent_page_use& use) {
+        if (use.damaged && !use.clusters.empty())
+            _patches.open(use.page, "made an extent page again, of what can be read of it");
         for (std::size_t i : use.outside)
-            put(*_patches.open(use.page, "clusters outside of the store taken out"),
+            put(*_patches.open(use.page, use.damaged ? "clusters of others, or of nobody, taken out"
+                                                     : "clusters outside of the store taken out"),
                 space_begin + sizeof(format::extent_page_wire) + i * sizeof(le32), le32(0));
     }
 
@@ -166,9 +195,54 @@ class planner {
         return out;
     }
 
+    // The reason is gone for which the blob was read only.
+    void restore(format::blob_id id) {
+        const uint32_t root = format::root_page_of(id);
+        const std::string why = fmt::format("blob {:#x} may be written again: nothing is wrong any more", id);
+        for (uint32_t number : _found.find(id)->record.pages) erase_reason(*_patches.open(number, why));
+        page_bytes& page = *_patches.open(root, why);
+        for_each_descriptor(page, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
+            constexpr std::size_t word = sizeof(le64);
+            if (type != format::descriptor_type::flags || length != 3 * word) return;
+            put(page, body + word, le64(get<le64>(page, body + word) & ~format::data_ro_flag::set_aside));
+        });
+    }
+
+    // A round that was committed and is not in place yet comes first, as a load would repeat it; then it is over, so
+    // that no load repeats it over what is repaired.
+    void plan_mended() {
+        std::set<uint32_t> done;
+        for (const auto& m : _found.mended) {
+            if (!done.insert(m.page).second) continue;
+            const page_bytes* before = _e.original(m.page);
+            const page_bytes* after = _e.page(m.page);
+            static constexpr page_bytes clear{};
+            add(_e.layout().offset_of_md_page(m.page), before == nullptr ? clear : *before,
+                after == nullptr ? clear : *after, fmt::format("page {}: mended from page {}", m.page, m.image_page));
+        }
+        _mended = std::move(done);
+    }
+    void plan_end_of_rounds(std::ptrdiff_t at) {
+        const auto& extension = _e.store()->extension;
+        if (!extension || !extension->double_write.exists() || _found.double_write_lost) return;
+        repair_plan rest;
+        std::swap(rest, _plan);
+        _plan.changes.assign(std::make_move_iterator(rest.changes.begin()),
+                             std::make_move_iterator(rest.changes.begin() + at));
+        for (uint32_t slot = 0; slot < extension->double_write.slots; ++slot) {
+            const uint32_t header = extension->double_write.header_page(slot);
+            const page_bytes* now = _e.page(header);
+            if (now == nullptr || format::look_at(*now, header).content != format::page_content::double_write) continue;
+            add(_e.layout().offset_of_md_page(header), *now, page_bytes{},
+                fmt::format("page {}: what it says is written", header));
+        }
+        _plan.changes.insert(_plan.changes.end(), std::make_move_iterator(rest.changes.begin() + at),
+                             std::make_move_iterator(rest.changes.end()));
+    }
+
     void plan_pages() {
         for (auto& [number, p] : std::move(_patches).take()) {
-            const page_bytes* before = _e.original(number);
+            const page_bytes* before = _mended.contains(number) ? _e.page(number) : _e.original(number);
             add(_e.layout().offset_of_md_page(number), before == nullptr ? page_bytes{} : *before, p.bytes,
                 fmt::format("page {}: {}", number, p.why));
         }
@@ -192,7 +266,7 @@ class planner {
         format::super_block s = *_e.store();
         const bool damaged =
             s.origin == format::super_origin::torn || s.origin == format::super_origin::clean_flag_torn;
-        const bool can_be_clean = s.layout.blobid_mask.count != 0;
+        const bool can_be_clean = _found.can_be_clean;
         if (!damaged && (s.clean || !can_be_clean) && _plan.empty()) return;
         s.clean = can_be_clean;
         if (s.extension) {
@@ -228,6 +302,7 @@ class planner {
     const examination& _found;
     patcher _patches;
     repair_plan _plan;
+    std::set<uint32_t> _mended;  // pages that are written before everything else
 };
 
 }  // namespace

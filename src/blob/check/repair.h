@@ -2,11 +2,11 @@
 //
 // The rules:
 // - Data clusters are never written. A blob keeps every cluster and page it is known to own.
-// - A blob that is damaged, or contradicts itself, is set aside: it is not opened any more (invalid flag), and what
-// SPDK's
-//   recovery would fail on is taken out of its chain. Blobs that claim the same clusters are set aside both, to be read
-//   only. Why is kept in an internal xattr where there is room.
-// - Masks are made anew from what blobs own; the store is marked as unloaded.
+// - A blob that is damaged, or contradicts itself, is set aside: it is not opened any more (invalid flag), and what of
+//   it SPDK's recovery would fail on is taken out of its chain. Blobs that claim the same clusters are set aside both.
+//   Why is kept in an internal xattr where there is room; who shared with one that is gone is set free.
+// - A page in which one bit flipped is put right; its checksum tells which.
+// - Masks are made anew from what blobs own, or may own; the store is marked as unloaded if all of it could be read.
 #pragma once
 
 #include <string>

@@ -80,7 +80,11 @@ class test_store final : public storage {
         std::memcpy(p.data() + 4092, &crc, sizeof crc);
         put(page, p);
     }
-    void damage(uint32_t page) { at(page)[300] ^= std::byte{1}; }
+    void damage(uint32_t page) {  // more than a checksum can put right
+        at(page)[300] ^= std::byte{0x21};
+        at(page)[301] ^= std::byte{1};
+    }
+    void flip(uint32_t page, std::size_t byte, unsigned bit) { at(page)[byte] ^= std::byte{1} << bit; }
     void write_super() { std::memcpy(bytes.data(), format::encode_super(super).data(), format::page_size); }
     void write_masks() {
         auto write = [this](const format::bit_mask& m, format::mask_type type) {
