@@ -61,7 +61,11 @@ while read -r damage check repair kind; do
     fsck "$left" --repair --journal journal2
     [ ! -e journal2 ] || fail "$damage: a second repair found something to change"
     if [ -e journal ]; then
+        repaired=$(sha256sum < "$image")
+        fsck 0 --undo journal --dry-run
+        [ "$repaired" = "$(sha256sum < "$image")" ] || fail "$damage: --undo --dry-run changed the image"
         fsck 1 --undo journal
+        fsck 0 --undo journal # nothing is left to take back
         [ "$whole" = "$(sha256sum < "$image")" ] || fail "$damage: --undo did not bring back what was there"
     fi
 done << 'EOF'
@@ -69,7 +73,9 @@ bad-chain-page 4 1 bad_page
 bad-extent-page 4 1 bad_page
 bad-mask 4 1 bad_mask
 bad-root 4 4 bad_root
-bad-super 4 4 bad_super
+bad-super 8 8 bad_super
+flipped-bit 4 1 flipped_bit
+cleared-id-bit 4 1 unmarked
 chain-of-another 4 1 bad_page
 cluster-outside 4 1 bad_page
 endless-chain 4 1 bad_page
@@ -117,3 +123,7 @@ image=$work/nothing
 fsck 8
 : > "$image"
 fsck 8
+status=0
+"$VARVE" fsck --json "$image" 2> /dev/null > out || status=$?
+[ $status = 8 ] && python3 -c 'import json, sys; assert json.load(sys.stdin)["findings"][0]["kind"] == "bad_super"' < out ||
+    fail "no JSON of a file without a store"

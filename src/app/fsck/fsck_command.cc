@@ -62,6 +62,17 @@ int say_end(const fsck_options& how, uint64_t errors_left, bool changed, const s
     return errors_left > 0 ? fsck_errors_left : changed ? fsck_repaired : fsck_clean;
 }
 
+// Not even a super block can be read.
+int no_store(const fsck_options& how, const blob::format::device_shape& shape, const error& why) {
+    if (how.json) {
+        const check::evidence nothing(shape, blob::format::page_bytes{});
+        check::examination found;
+        found.findings.push_back({.what = check::problem::bad_super, .text = why.message()});
+        print(how, nothing, found, {});
+    }
+    return complain(why);
+}
+
 int run_check(const fsck_options& how) {
     const bool write = how.repair && !how.dry_run;
     auto file = store_file::open(how.device, write);
@@ -70,10 +81,11 @@ int run_check(const fsck_options& how) {
         fmt::print(stderr, "varve fsck: {} is in use: what is found may only be under way\n", how.device);
     }
     auto read = check::inspect(**file);
-    if (!read) return complain(read.error());
+    if (!read) return no_store(how, (*file)->shape(), read.error());
     auto found = check::examine(*read);
     const auto plan = how.repair || how.dry_run ? check::plan_repair(*read, found) : check::repair_plan{};
     print(how, *read, found, plan);
+    if (read->store() == nullptr) return fsck_failed;  // there is nothing to check
     if (!write || plan.empty()) return say_end(how, found.errors(), false, {});
     const std::string journal = how.journal.empty() ? free_journal_name(how.device) : how.journal;
     if (auto kept = write_new_file(journal, check::encode_journal(plan)); !kept) return complain(kept.error());
@@ -90,15 +102,20 @@ int run_undo(const fsck_options& how) {
     std::ifstream in(how.undo, std::ios::binary);
     const std::string text((std::istreambuf_iterator<char>(in)), {});
     if (!in) return complain(error(errc::io, fmt::format("{}: cannot be read", how.undo)));
-    auto plan = check::decode_journal(text);
-    if (!plan) return complain(std::move(plan).error().in(how.undo));
-    std::reverse(plan->changes.begin(), plan->changes.end());
-    for (auto& c : plan->changes) std::swap(c.before, c.after);
-    auto file = store_file::open(how.device, true);
+    auto journal = check::decode_journal(text);
+    if (!journal) return complain(std::move(journal).error().in(how.undo));
+    auto file = store_file::open(how.device, !how.dry_run);
     if (!file) return complain(file.error());
+    auto plan = check::plan_undo(*journal, **file);
+    if (!plan) return complain(std::move(plan).error().in(how.device));
+    if (how.dry_run) {
+        for (const auto& c : plan->changes) fmt::print("change: {}\n", c.why);
+        fmt::print("{} changes would be taken back\n", plan->changes.size());
+        return fsck_clean;
+    }
     if (auto done = (*file)->apply(*plan); !done) return complain(done.error());
     fmt::print("{} changes taken back\n", plan->changes.size());
-    return fsck_repaired;
+    return plan->changes.empty() ? fsck_clean : fsck_repaired;
 }
 
 }  // namespace
@@ -107,12 +124,13 @@ int fsck_command(const arguments& args) {
     fsck_options how;
     CLI::App app{
         "Check a blobstore (logical volume store) on a file or block device that is not in use.\n\n"
-        "Exit status: 0 no errors; 1 repaired; 4 errors left; 8 it could not be done; 16 wrong usage.\n"
+        "Exit status: 0 no errors; 1 repaired; 4 errors left; 8 there is no store, or it could not be read or "
+        "written; 16 wrong usage.\n"
         "A repair never writes to data clusters and keeps every byte it replaces in a journal.",
         "varve fsck"};
     app.add_option("DEVICE", how.device, "the file or block device")->required();
     app.add_flag("--repair", how.repair, "change what can be repaired; what is ambiguous is set aside");
-    app.add_flag("--dry-run", how.dry_run, "say what --repair would change, and change nothing");
+    app.add_flag("--dry-run", how.dry_run, "say what --repair or --undo would change, and change nothing");
     app.add_option("--journal", how.journal, "where to keep what is replaced (default: ./NAME.fsck-journal)");
     app.add_option("--undo", how.undo, "take back the repair of which this is the journal")->excludes("--repair");
     app.add_flag("--json", how.json, "the findings as JSON");

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 
 namespace varve::app {
 
@@ -54,6 +55,16 @@ bool locked_soon(int fd) {
     return true;
 }
 
+result<> sync_folder_of(const std::string& path) {
+    std::string folder = std::filesystem::path(path).parent_path().string();
+    if (folder.empty()) folder = ".";
+    const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return failed(errno, folder);
+    const int number = ::fsync(fd) != 0 ? errno : 0;
+    ::close(fd);
+    return number == 0 || number == EINVAL ? result<>() : failed(number, folder);
+}
+
 }  // namespace
 
 result<std::unique_ptr<store_file>> store_file::open(const std::string& path, bool writable) {
@@ -75,6 +86,7 @@ result<std::unique_ptr<store_file>> store_file::open(const std::string& path, bo
     out.reset(new store_file(fd, path, shape));
     out->_in_use = !locked_soon(fd);
     if (writable && out->_in_use) return failed(EBUSY, path + " is in use");
+    if (!writable && !out->_in_use) ::flock(fd, LOCK_SH | LOCK_NB);  // who only reads keeps no server from it
     return out;
 }
 
@@ -116,7 +128,7 @@ result<> write_new_file(const std::string& path, std::string_view text) {
                            [&](std::span<const std::byte> rest) { return ::write(fd, rest.data(), rest.size()); });
     if (number == 0 && ::fsync(fd) != 0) number = errno;
     ::close(fd);
-    return number == 0 ? result<>() : failed(number, path);
+    return number == 0 ? sync_folder_of(path) : failed(number, path);
 }
 
 }  // namespace varve::app

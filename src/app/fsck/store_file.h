@@ -12,7 +12,7 @@ namespace varve::app {
 class store_file final : public blob::check::storage {
   public:
     // For writing it must be nobody else's: a block device that is not mounted or opened exclusively, a file nobody
-    // locks. Waits 2 s for whoever does.
+    // locks. Waits 2 s for whoever does. For reading it is locked shared: servers may have it, a repair not.
     static result<std::unique_ptr<store_file>> open(const std::string& path, bool writable);
     ~store_file() override;
 
