@@ -89,15 +89,21 @@ task<uint32_t> store::take_cluster(taken& mine, bool& clean) {
         }
         if (!patience) patience.emplace(_more_room, release_wait);
         const bool comes = !patience->over() && (_releases != 0 || save_for_room());
-        if (!_space.in_hand() && !comes) co_await fail(errc::no_space, "no cluster is free");
+        if (!_space.in_hand() && !comes) co_await fail(errc::no_space, "no cluster is free" + kept_in_words());
         co_await _more_room.wait();
     }
 }
 
+std::string store::kept_in_words() const {
+    if (_kept_clusters.empty()) return {};
+    return fmt::format(": {} may be those of blobs that are set aside, and are free when these are removed",
+                       _kept_clusters.size());
+}
+
 task<std::vector<uint32_t>> store::allocate(taken& mine, uint64_t count, jobs::job* progress) {
     if (count > _space.free_clusters()) {
-        co_await fail(errc::no_space,
-                      fmt::format("{} clusters are wanted, {} are free", count, _space.free_clusters()));
+        co_await fail(errc::no_space, fmt::format("{} clusters are wanted, {} are free{}", count,
+                                                  _space.free_clusters(), kept_in_words()));
     }
     std::vector<uint32_t> all, dirty;
     all.reserve(count);

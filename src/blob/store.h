@@ -346,6 +346,7 @@ class store {
     task<> fill(uint32_t cluster, uint64_t index, source from, bool clean);
     task<> fills_ended(const std::vector<blob_id>& of);  // those that are under way now
     task<uint32_t> take_cluster(taken& mine, bool& clean);
+    std::string kept_in_words() const;
     task<> map(blob_state& b, uint64_t index, uint32_t cluster);
     task<> run_mapping(blob_state& b);
     task<> commit_mappings(blob_state& b, const std::vector<mapping*>& batch, const std::set<uint64_t>& extents);
@@ -389,6 +390,7 @@ class store {
     std::vector<uint32_t> _kept_clusters, _kept_pages;
     uint32_t _stamp = 0;
     uint64_t _round = 0;         // the last in the double-write area
+    bool _unreadable = false;    // some of the metadata: what is written of it later may be incomplete
     bool _super_unsure = false;  // what is on disk may not be _super
     bool _area_is_new = false;   // the super block, or the mask of used pages, does not know of it
     mutex _super_lock;

@@ -4,14 +4,17 @@
 //   2. the metadata region is read, in large pieces at once: all of it, or, when the masks can be believed, the pieces
 //      with used pages;
 //   3. blobs are made of the chains that begin at root pages; what a crash left half done is found finished or not
-//      begun; what cannot be understood, or is claimed twice, is set aside and the rest served;
-//   4. what is free is what nobody claims. On disk nothing changes but leavings of half-done snapshots.
+//      begun; what cannot be read or understood, or is claimed twice, is set aside and the rest served;
+//   4. what is free is what nobody claims or may have. On disk nothing changes but leavings of half-done snapshots.
+// Masks have no checksums: when those of a store that was unloaded contradict what is found, everything is read.
+#include "blob/load/loader.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
-#include "blob/store.h"
 #include "env/system.h"
 
 namespace varve::blob {
@@ -23,48 +26,6 @@ constexpr std::size_t piece_bytes = 256 * 1024;
 constexpr unsigned readers = 8;
 
 }  // namespace
-
-class loader {
-  public:
-    explicit loader(store& s) : _s(s), _g(s._super.layout), _pages(_g.md.count) {}
-    task<> run();
-
-  private:
-    task<> read_masks();
-    task<std::optional<format::bit_mask>> read_mask(format::mask_type type, format::page_range where, uint32_t bits);
-    task<> repeat_round();
-    task<> read_metadata();
-    task<> read_pieces(uint32_t& next);
-    bool wanted(uint32_t page) const noexcept { return !_clean || _used_pages->test(page); }
-    const format::page_bytes* page(uint32_t number) const noexcept {
-        return number < _pages.size() ? _pages[number].get() : nullptr;
-    }
-
-    void find_blobs();
-    void decode(blob_state& b);
-    std::unique_ptr<layout> make_layout(blob_state& b, result<>& outcome);
-    std::unique_ptr<layout> claims_of(blob_state& b);
-    result<format::blob_record> decode_chain(format::blob_id id) const;
-    result<> decode_extents(blob_state& b, layout& l);
-    void link_parents();
-    bool others_have_of(const blob_state& b) const;
-    void settle_drafts();
-    void claim(blob_state& b);
-    void set_aside(blob_state& b, std::string why);
-    void set_aside_clones_of_the_damaged();
-    void claim_area();
-    task<> tidy();
-
-    store& _s;
-    const format::geometry& _g;
-    bool _clean = false;
-    std::optional<format::bit_mask> _used_pages, _used_clusters, _used_ids;
-    std::vector<std::unique_ptr<format::page_bytes>> _pages;  // of the region; null: clear, or not wanted
-    std::vector<blob_state*> _page_owner, _cluster_owner;
-    std::vector<uint32_t> _to_clear;       // roots of drafts that came to nothing
-    std::vector<uint32_t> _dropped_pages;  // theirs: nobody else's before the roots are cleared
-    std::vector<blob_state*> _to_rewrite;  // whose records are not as on disk
-};
 
 task<std::unique_ptr<store>> store::load(bdev::registry& devices, bdev::descriptor base, load_options how) {
     const uint32_t block = base->block_size();
@@ -97,14 +58,19 @@ task<> loader::run() {
     co_await read_masks();
     co_await repeat_round();
     co_await read_metadata();
-    find_blobs();
+    co_await find_blobs();
+    if (_clean && !masks_fit()) {
+        _read_all = true;
+        co_await read_metadata();
+        co_await find_blobs();
+    }
     link_parents();
     settle_drafts();
     _page_owner.resize(_g.md.count);
     _cluster_owner.resize(_g.cluster_count);
     for (auto& [id, b] : _s._blobs) claim(*b);
     std::erase_if(_dropped_pages, [this](uint32_t p) { return !_s._space.claim_page(p); });
-    set_aside_clones_of_the_damaged();
+    if (set_aside_clones_of_the_damaged() || _owners_unknown) keep_what_the_damaged_may_have();
     claim_area();
     const auto& extension = *_s._super.extension;
     _s._commits = std::make_unique<committer>(_s._disk, _g, extension.store, extension.double_write, _s._round);
@@ -118,7 +84,11 @@ task<std::optional<format::bit_mask>> loader::read_mask(format::mask_type type, 
                                                         uint32_t bits) {
     if (where.count == 0) co_return std::nullopt;
     env::buffer memory = co_await _s._disk.memory(_g.bytes_of(where));
-    co_await _s._disk.read(_g.offset_of(where), memory.bytes());
+    result<> outcome = co_await as_result(_s._disk.read(_g.offset_of(where), memory.bytes()));
+    if (!outcome) {
+        _s._unreadable = true;
+        co_return std::nullopt;
+    }
     auto mask = format::decode_mask(memory.bytes(), type, bits);
     if (!mask) co_return std::nullopt;
     co_return std::move(*mask);
@@ -132,24 +102,35 @@ task<> loader::read_masks() {
 }
 
 task<> loader::repeat_round() {
-    if (!_s._super.extension || !_used_pages) co_return;
+    if (!_s._super.extension || (!_used_pages && !_s._unreadable)) co_return;
     const format::double_write_area area = _s._super.extension->double_write;
-    if (!format::double_write_trusted(_s._super, *_used_pages)) co_return;
+    // SPDK would have written the mask, and so made it readable: where it is not, SPDK has not been here.
+    format::bit_mask everything(_g.md.count);
+    everything.set(0, _g.md.count);
+    if (!format::double_write_trusted(_s._super, _used_pages ? *_used_pages : everything)) co_return;
     const std::size_t stride = _g.md_page_size;
     env::buffer slot = co_await _s._disk.memory(area.per_slot * stride);
-    co_await _s._disk.read(_g.offset_of_md_page(area.header_page(0)), slot.bytes());
-    auto view = [&](std::size_t i) { return slot.bytes().subspan(i * stride).first<format::page_size>(); };
+    auto pages = [&](std::size_t first, std::size_t count) {
+        return slot.bytes().subspan(first * stride, count * stride);
+    };
+    const uint64_t offset_of_slot = _g.offset_of_md_page(area.header_page(0));
+    const bool all = (co_await as_result(_s._disk.read(offset_of_slot, slot.bytes()))).has_value();
+    // Without the pages of a round that was committed nobody knows what else is true.
+    if (!all) co_await _s._disk.read(offset_of_slot, pages(0, 1));
+    auto view = [&](std::size_t i) { return pages(i, 1).first<format::page_size>(); };
     auto header = format::decode_double_write(view(0), area.header_page(0), area, _s._super.extension->store, _g);
     if (!header) co_return;
     _s._round = header->sequence;
     std::vector<format::page_bytes> images(header->images.size());
+    if (!all && !images.empty()) co_await _s._disk.read(offset_of_slot + stride, pages(1, images.size()));
     for (std::size_t i = 0; i < images.size(); ++i) std::ranges::copy(view(i + 1), images[i].begin());
     if (!format::is_whole(*header, images)) co_return;
     env::buffer memory = co_await _s._disk.memory(stride);
     for (std::size_t i = 0; i < images.size(); ++i) {
         const uint64_t offset = _g.offset_of_md_page(header->images[i].page);
-        co_await _s._disk.read(offset, memory.bytes());
-        if (!format::must_replay(*header, i, images[i], memory.bytes().first<format::page_size>())) continue;
+        const bool read = (co_await as_result(_s._disk.read(offset, memory.bytes()))).has_value();
+        const auto in_place = memory.bytes().first<format::page_size>();
+        if (read && !format::must_replay(*header, i, images[i], in_place)) continue;
         std::memset(memory.data(), 0, memory.size());
         std::ranges::copy(images[i], memory.data());
         co_await _s._disk.write(offset, memory.bytes());
@@ -176,145 +157,37 @@ task<> loader::read_pieces(uint32_t& next) {
         for (uint32_t p = first; p < first + count && !any; ++p) any = wanted(p);
         if (!any) continue;
         auto piece = memory.bytes().first(uint64_t{count} * _g.md_page_size);
-        co_await _s._disk.read(_g.offset_of_md_page(first), piece);
+        if (!co_await as_result(_s._disk.read(_g.offset_of_md_page(first), piece))) {
+            co_await read_one_by_one(first, count, piece.first(_g.md_page_size));
+            continue;
+        }
         for (uint32_t i = 0; i < count; ++i) {
-            auto bytes = piece.subspan(uint64_t{i} * _g.md_page_size).first<format::page_size>();
-            if (!wanted(first + i) || format::is_clear(bytes)) continue;
-            _pages[first + i] = std::make_unique<format::page_bytes>();
-            std::ranges::copy(bytes, _pages[first + i]->begin());
+            take_page(first + i, piece.subspan(uint64_t{i} * _g.md_page_size).first<format::page_size>());
         }
     }
 }
 
-// --- understanding
-
-void loader::find_blobs() {
-    for (uint32_t p = 0; p < _pages.size(); ++p) {
-        bool named = _clean && _used_ids->test(p);
-        if (_pages[p] == nullptr && !named) continue;
-        auto id = format::id_of_root_page(p);
-        bool is_root = named;
-        if (!_clean) {
-            format::glimpse seen = format::look_at(*_pages[p], p);
-            is_root = seen.content == format::page_content::root;
-            if (seen.content == format::page_content::damaged) {
-                is_root = seen.header.id == id && seen.header.sequence == 0;
-            }
-        }
-        if (_pages[p]) _s._stamp = std::max(_s._stamp, format::header_of(*_pages[p]).stamp);
-        if (!is_root) continue;
-        auto b = std::make_unique<blob_state>(_s, id);
-        decode(*b);
-        _s._blobs.emplace(id, std::move(b));
-    }
+void loader::take_page(uint32_t number, format::page_view bytes) {
+    if (!wanted(number) || format::is_clear(bytes)) return;
+    _pages[number] = std::make_unique<format::page_bytes>();
+    std::ranges::copy(bytes, _pages[number]->begin());
 }
 
-void loader::decode(blob_state& b) {
-    b.record.id = b.id;
-    b.record.pages.assign(1, format::root_page_of(b.id));
-    result<> outcome;
-    if (auto record = decode_chain(b.id)) {
-        b.record = std::move(*record);
-    } else {
-        outcome = fail(std::move(record).error());
-    }
-    auto l = make_layout(b, outcome);
-    if (outcome) outcome = decode_extents(b, *l);
-    if (outcome && b.record.access() == format::blob_access::none) {
-        outcome = fail(errc::unsupported, "it uses features this version does not know");
-    }
-    if (outcome && b.is_external_clone()) {
-        const std::string* id = b.record.internal_xattrs.find(format::xattr_external_parent);
-        if (id == nullptr || id->empty()) {
-            outcome = fail(errc::bad_sequence, "it does not say of which external snapshot it is a clone");
+// Of a piece that could not be read: which pages it is.
+task<> loader::read_one_by_one(uint32_t first, uint32_t count, std::span<std::byte> memory) {
+    for (uint32_t p = first; p < first + count; ++p) {
+        if (!wanted(p)) continue;
+        result<> outcome = co_await as_result(_s._disk.read(_g.offset_of_md_page(p), memory));
+        if (outcome) {
+            take_page(p, memory.first<format::page_size>());
         } else {
-            l->external = &_s.external(*id);
+            _unreadable.emplace(p, outcome.error().message());
+            _s._unreadable = true;
         }
     }
-    for (uint64_t i = l->next(0); i < l->size; i = l->next(i + 1)) ++b.allocated;
-    b.replace_layout(std::move(l)).reset();
-    if (!outcome) set_aside(b, outcome.error().message());
 }
 
-// Of a blob that is not understood an empty one.
-std::unique_ptr<layout> loader::make_layout(blob_state& b, result<>& outcome) {
-    const uint64_t clusters = outcome ? b.record.cluster_count : 0;
-    if (clusters > clusters_max) {
-        outcome = fail(errc::unsupported, fmt::format("it has {} clusters, more than 2^28", clusters));
-    } else if (auto made = layout::make(clusters)) {
-        return std::move(*made);
-    } else {
-        outcome = fail(std::move(made).error());
-    }
-    return claims_of(b);
-}
-
-// For whose map there is no room: what it names, in any order, so that nobody else gets it.
-std::unique_ptr<layout> loader::claims_of(blob_state& b) {
-    std::vector<uint32_t> named;
-    const std::size_t at_most = std::min<uint64_t>(_g.cluster_count, clusters_max);
-    for (const format::cluster_run& run : b.record.runs) {
-        for (uint32_t i = 0; run.first != no_cluster && i < run.count && named.size() < at_most; ++i) {
-            named.push_back(run.first + i);
-        }
-    }
-    for (const format::extent_page_run& run : b.record.extent_pages) {
-        if (run.page == 0) continue;
-        b.extent_pages.push_back(run.page);
-        if (page(run.page) == nullptr) continue;
-        auto extent = format::decode_extent_page(*page(run.page), run.page, _g);
-        for (uint32_t c : extent ? extent->clusters : std::vector<uint32_t>()) {
-            if (c != no_cluster && named.size() < at_most) named.push_back(c);
-        }
-    }
-    auto l = layout::make(named.size());
-    if (!l) l = layout::make(0);
-    for (uint64_t i = 0; i < (*l)->size; ++i) (*l)->put(i, named[i]);
-    return std::move(*l);
-}
-
-result<format::blob_record> loader::decode_chain(format::blob_id id) const {
-    std::vector<format::numbered_page> chain;
-    std::set<uint32_t> seen;
-    for (uint32_t p = format::root_page_of(id);;) {
-        if (page(p) == nullptr) return fail(errc::bad_sequence, fmt::format("page {} of its chain is clear", p));
-        if (!format::crc_right(*page(p))) {
-            return fail(errc::bad_sequence, fmt::format("page {} of its chain is damaged", p));
-        }
-        if (!seen.insert(p).second) return fail(errc::bad_sequence, "its chain has no end");
-        chain.push_back({p, *page(p)});
-        uint32_t next = format::header_of(*page(p)).next;
-        if (next == format::no_page) break;
-        p = next;
-    }
-    return format::decode_chain(chain, _g);
-}
-
-result<> loader::decode_extents(blob_state& b, layout& l) {
-    uint64_t at = 0, named = 0;
-    for (const format::cluster_run& run : b.record.runs) {
-        if (run.first != no_cluster) named += run.count;
-        if (named > _g.cluster_count) return fail(errc::bad_sequence, "it names more clusters than there are");
-        for (uint32_t i = 0; run.first != no_cluster && i < run.count; ++i) l.put(at + i, run.first + i);
-        at += run.count;
-    }
-    for (const format::extent_page_run& run : b.record.extent_pages) {
-        b.extent_pages.insert(b.extent_pages.end(), run.count, run.page);
-    }
-    for (uint64_t index = 0; index < b.extent_pages.size(); ++index) {
-        uint32_t p = b.extent_pages[index];
-        if (p == 0) continue;
-        if (page(p) == nullptr) return fail(errc::bad_sequence, fmt::format("its extent page {} is clear", p));
-        auto extent = format::decode_extent_page(*page(p), p, _g);
-        if (!extent) return fail(std::move(extent).error());
-        VARVE_TRY(format::check_place(*extent, p, b.record, index));
-        uint64_t first = index * per_page;
-        for (uint64_t i = 0; i < extent->clusters.size() && first + i < l.size; ++i) {
-            if (extent->clusters[i] != no_cluster) l.put(first + i, extent->clusters[i]);
-        }
-    }
-    return {};
-}
+// --- blobs among each other
 
 void loader::set_aside(blob_state& b, std::string why) {
     if (!b.set_aside()) b.damage = std::move(why);
@@ -431,7 +304,8 @@ void loader::claim(blob_state& b) {
     }
 }
 
-void loader::set_aside_clones_of_the_damaged() {
+// Whether any blob is set aside.
+bool loader::set_aside_clones_of_the_damaged() {
     bool any_damaged = false;
     for (auto& [id, b] : _s._blobs) {
         std::size_t depth = 0;
@@ -446,13 +320,25 @@ void loader::set_aside_clones_of_the_damaged() {
         b->parent->clones.push_back(b.get());
         b->current->below = &b->parent->slot;
     }
-    // What a damaged blob owns nobody knows: what the masks of the last unload call used is left alone.
-    if (!any_damaged) return;
-    for (uint32_t c = _g.first_data_cluster; _used_clusters && c < _g.cluster_count; ++c) {
-        if (_used_clusters->test(c) && _s._space.claim_cluster(c)) _s._kept_clusters.push_back(c);
+    return any_damaged;
+}
+
+// What damaged pages still name, and what the masks of the last unload call used. That is all there can be if the store
+// was unloaded. If not, a blob whose pages cannot be understood may have got anything since: then nothing is given to
+// others that has no known owner, but pages that hold nothing, until that blob is removed.
+void loader::keep_what_the_damaged_may_have() {
+    const bool all = _owners_unknown && !_clean;
+    for (uint32_t c : _guessed) {
+        if (_s._space.claim_cluster(c)) _s._kept_clusters.push_back(c);
     }
-    for (uint32_t p = 0; _used_pages && p < _g.md.count; ++p) {
-        if (_used_pages->test(p) && _s._space.claim_page(p)) _s._kept_pages.push_back(p);
+    for (uint32_t c = _g.first_data_cluster; c < _g.cluster_count; ++c) {
+        const bool kept = all || (_used_clusters && _used_clusters->test(c));
+        if (kept && _s._space.claim_cluster(c)) _s._kept_clusters.push_back(c);
+    }
+    for (uint32_t p = 0; p < _g.md.count; ++p) {
+        const bool kept =
+            (all && (_pages[p] != nullptr || _unreadable.contains(p))) || (_used_pages && _used_pages->test(p));
+        if (kept && _s._space.claim_page(p)) _s._kept_pages.push_back(p);
     }
 }
 

@@ -1,0 +1,287 @@
+// Loading, step 3: blobs are made of the pages that were read.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <deque>
+
+#include "blob/load/loader.h"
+#include "thread/awaits.h"
+
+namespace varve::blob {
+
+namespace {
+
+constexpr uint64_t per_page = format::clusters_per_extent_page;
+constexpr unsigned pages_at_once = 256;   // looked at before others have their turn
+constexpr uint8_t extent_page_users = 2;  // a half-made snapshot and its clone; more cannot be
+
+}  // namespace
+
+struct loader::named {
+    explicit named(const format::geometry& g) : pages(g.md.count), clusters(g.cluster_count) {}
+    void add(const blob_state& b) {
+        for (uint32_t p : b.record.pages) pages.set(p);
+        for (uint32_t p : b.extent_pages) {
+            if (p != 0) pages.set(p);
+        }
+        const layout& l = *b.current;
+        for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) clusters.set(l.at(i));
+    }
+    format::bit_mask pages, clusters;
+};
+
+loader::named loader::named_by_all() const {
+    named all(_g);
+    for (const auto& [id, b] : _s._blobs) all.add(*b);
+    return all;
+}
+
+task<> loader::find_blobs() {
+    _s._blobs.clear();
+    _guessed.clear();
+    _owners_unknown = !_clean && !_unreadable.empty();
+    _extent_page_users.assign(_g.md.count, 0);
+    std::vector<std::unique_ptr<blob_state>> unmarked;
+    unsigned turn = 0;
+    for (uint32_t p = 0; p < _pages.size(); ++p) {
+        if (_pages[p]) _s._stamp = std::max(_s._stamp, format::header_of(*_pages[p]).stamp);
+        const bool marked = _clean && _used_ids->test(p);
+        if (!marked && (_pages[p] == nullptr || !is_root(p))) {
+            if (_clean || !_unreadable.contains(p) || !_used_ids || !_used_ids->test(p)) continue;
+        }
+        auto b = std::make_unique<blob_state>(_s, format::id_of_root_page(p));
+        if (_clean && !marked) {
+            unmarked.push_back(std::move(b));
+        } else {
+            decode(*b);
+            _s._blobs.emplace(b->id, std::move(b));
+        }
+        if (++turn % pages_at_once == 0) co_await yield();
+    }
+    if (unmarked.empty()) co_return;
+    const named by_others = named_by_all();
+    for (auto& b : unmarked) {
+        const bool unknown = _owners_unknown;
+        const std::size_t guessed = _guessed.size();
+        decode(*b);
+        if (is_alive(*b, by_others)) {
+            _s._blobs.emplace(b->id, std::move(b));
+            continue;
+        }
+        _owners_unknown = unknown;
+        _guessed.resize(guessed);
+        if (++turn % pages_at_once == 0) co_await yield();
+    }
+}
+
+// What begins a blob, or did before it was damaged: by its own word, that of its checksum, or the mask's of the last
+// time the store was unloaded.
+bool loader::is_root(uint32_t p) const {
+    const format::glimpse seen = format::look_at(*_pages[p], p);
+    if (seen.content == format::page_content::root) return true;
+    if (_clean || seen.content != format::page_content::damaged) return false;
+    if (seen.header.id == format::id_of_root_page(p) && seen.header.sequence == 0) return true;
+    const bool says_nothing = seen.header.id != 0 && !_g.has_blob_id(seen.header.id);
+    if (says_nothing && _used_ids && _used_ids->test(p)) return true;  // not a new page of another blob, torn
+    auto mended = format::without_flipped_bit(*_pages[p]);
+    return mended && format::look_at(*mended, p).content == format::page_content::root;
+}
+
+// The masks of a store that was unloaded are exactly what its blobs have; what is not so is read closely.
+bool loader::masks_fit() const {
+    named all = named_by_all();
+    for (const auto& [id, b] : _s._blobs) {
+        if (b->set_aside()) return false;
+    }
+    if (_s._super.extension && _s._super.extension->double_write.exists()) {
+        const auto& area = _s._super.extension->double_write;
+        if (_used_pages->all(area.first, area.page_count())) all.pages.set(area.first, area.page_count());
+    }
+    all.clusters.set(0, _g.first_data_cluster);
+    return all.pages == *_used_pages && all.clusters == *_used_clusters;
+}
+
+// A whole first page that the mask of blob ids does not have. A deletion frees the blob's pages and clusters, too, and
+// others have them by and by; one bit that flipped does not.
+bool loader::is_alive(const blob_state& b, const named& by_others) const {
+    const uint32_t root = format::root_page_of(b.id);
+    if (_used_pages->test(root) && !by_others.pages.test(root)) return true;
+    bool owns = false, others = false;
+    const layout& l = *b.current;
+    for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) {
+        const uint32_t c = l.at(i);
+        others = others || by_others.clusters.test(c);
+        owns = owns || _used_clusters->test(c);
+    }
+    return owns && !others;
+}
+
+void loader::decode(blob_state& b) {
+    auto [record, wrong] = decode_chain(b.id);
+    b.record = std::move(record);
+    std::unique_ptr<layout> l;
+    if (auto made = make_layout(b.record.cluster_count)) {
+        l = std::move(*made);
+        auto wrong_extents = decode_extents(b, *l);
+        if (!wrong) wrong = std::move(wrong_extents);
+    } else {
+        if (!wrong) wrong = std::move(made).error();
+        l = claims_of(b);
+    }
+    result<> outcome;
+    if (wrong) outcome = fail(std::move(*wrong));
+    if (outcome && b.record.access() == format::blob_access::none) {
+        outcome = fail(errc::unsupported, "it uses features this version does not know");
+    }
+    if (outcome && b.is_external_clone()) {
+        const std::string* id = b.record.internal_xattrs.find(format::xattr_external_parent);
+        if (id == nullptr || id->empty()) {
+            outcome = fail(errc::bad_sequence, "it does not say of which external snapshot it is a clone");
+        } else {
+            l->external = &_s.external(*id);
+        }
+    }
+    for (uint64_t i = l->next(0); i < l->size; i = l->next(i + 1)) ++b.allocated;
+    b.replace_layout(std::move(l)).reset();
+    if (!outcome) set_aside(b, outcome.error().message());
+}
+
+result<std::unique_ptr<layout>> loader::make_layout(uint64_t clusters) {
+    if (clusters <= clusters_max) return layout::make(clusters);
+    return fail(errc::unsupported, fmt::format("it has {} clusters, more than 2^28", clusters));
+}
+
+// For whose map there is no room: what it names, in any order, so that nobody else gets it.
+std::unique_ptr<layout> loader::claims_of(blob_state& b) {
+    std::vector<uint32_t> named;
+    const std::size_t at_most = std::min<uint64_t>(_g.cluster_count, clusters_max);
+    for (const format::cluster_run& run : b.record.runs) {
+        for (uint32_t i = 0; run.first != no_cluster && i < run.count && named.size() < at_most; ++i) {
+            named.push_back(run.first + i);
+        }
+    }
+    for (const format::extent_page_run& run : b.record.extent_pages) {
+        if (run.page == 0) continue;
+        b.extent_pages.push_back(run.page);
+        if (page(run.page) == nullptr) continue;
+        auto extent = format::decode_extent_page(*page(run.page), run.page, _g);
+        for (uint32_t c : extent ? extent->clusters : std::vector<uint32_t>()) {
+            if (c != no_cluster && named.size() < at_most) named.push_back(c);
+        }
+    }
+    auto l = layout::make(named.size());
+    if (!l) l = layout::make(0);
+    for (uint64_t i = 0; i < (*l)->size; ++i) (*l)->put(i, named[i]);
+    return std::move(*l);
+}
+
+error loader::cannot_read(uint32_t p, std::string_view what) const {
+    if (page(p) != nullptr) return {errc::bad_sequence, fmt::format("{} is damaged", what)};
+    auto found = _unreadable.find(p);
+    if (found == _unreadable.end()) return {errc::bad_sequence, fmt::format("{} is clear", what)};
+    return {errc::io, fmt::format("{} cannot be read: {}", what, found->second)};
+}
+
+// As far as it goes. A page in which one bit flipped still says what the blob has, though not that all is well.
+format::decoded_chain loader::decode_chain(format::blob_id id) {
+    std::vector<format::numbered_page> chain;
+    std::deque<format::page_bytes> mended;
+    std::optional<error> wrong;
+    bool whole = true;
+    for (uint32_t p = format::root_page_of(id);;) {
+        const format::page_bytes* bytes = page(p);
+        if (bytes == nullptr || !format::crc_right(*bytes)) {
+            if (!wrong) wrong = cannot_read(p, fmt::format("page {} of its chain", p));
+            auto put_right = bytes == nullptr ? std::nullopt : format::without_flipped_bit(*bytes);
+            whole = put_right.has_value();
+            if (!whole) break;
+            bytes = &mended.emplace_back(*put_right);
+        }
+        chain.push_back({p, *bytes});
+        const format::page_header h = format::header_of(*bytes);
+        // A page has one sequence, so a chain that is in order ends.
+        whole = h.id == id && h.sequence == chain.size() - 1 && (h.next == format::no_page || _g.has_md_page(h.next));
+        if (!whole || h.next == format::no_page) break;
+        p = h.next;
+    }
+    auto out = format::decode_chain_as_far_as_possible(chain, _g);
+    if (wrong) out.wrong = std::move(wrong);
+    if (!whole || out.record.pages.size() < chain.size()) _owners_unknown = true;
+    out.record.id = id;
+    if (out.record.pages.empty()) out.record.pages.assign(1, format::root_page_of(id));
+    return out;
+}
+
+// All that can be read, and the first thing that is wrong.
+std::optional<error> loader::decode_extents(blob_state& b, layout& l) {
+    std::optional<error> wrong;
+    uint64_t at = 0, named = 0;
+    for (const format::cluster_run& run : b.record.runs) {
+        if (run.first == no_cluster) {
+            at += run.count;
+            continue;
+        }
+        named += run.count;
+        if (named > _g.cluster_count) {
+            wrong = error(errc::bad_sequence, "it names more clusters than there are");
+            break;
+        }
+        for (uint32_t i = 0; i < run.count && at < l.size; ++i, ++at) l.put(at, run.first + i);
+    }
+    for (const format::extent_page_run& run : b.record.extent_pages) {
+        b.extent_pages.insert(b.extent_pages.end(), run.count, run.page);
+    }
+    for (uint64_t index = 0; index < b.extent_pages.size(); ++index) {
+        if (b.extent_pages[index] == 0) continue;
+        std::optional<error> here;
+        auto extent = decode_extent_page(b, index, here);
+        if (!extent) here = std::move(extent).error();
+        if (here && !wrong) wrong = std::move(here);
+        if (!extent) continue;
+        uint64_t first = index * per_page;
+        for (uint64_t i = 0; i < extent->clusters.size() && first + i < l.size; ++i) {
+            if (extent->clusters[i] != no_cluster) l.put(first + i, extent->clusters[i]);
+        }
+    }
+    return wrong;
+}
+
+// `wrong`: set when there are clusters all the same.
+result<format::extent_page> loader::decode_extent_page(blob_state& b, uint64_t index, std::optional<error>& wrong) {
+    const uint32_t p = b.extent_pages[index];
+    const format::page_bytes* bytes = page(p);
+    if (bytes == nullptr) {
+        _owners_unknown = true;
+        return fail(cannot_read(p, fmt::format("its extent page {}", p)));
+    }
+    if (_extent_page_users[p]++ >= extent_page_users) {
+        _extent_page_users[p] = extent_page_users;
+        return fail(errc::bad_sequence, fmt::format("its extent page {} is others' already", p));
+    }
+    std::optional<format::page_bytes> mended;
+    if (!format::crc_right(*bytes)) {
+        wrong = cannot_read(p, fmt::format("its extent page {}", p));
+        mended = format::without_flipped_bit(*bytes);
+        if (mended) bytes = &*mended;
+    }
+    auto whole = format::decode_extent_page(*bytes, p, _g);
+    if (whole) {
+        auto placed = format::check_place(*whole, p, b.record, index);
+        if (!placed) wrong = std::move(placed).error();
+        if (whole->first_cluster == index * per_page) return whole;
+    }
+    if (!wrong) wrong = std::move(whole).error();
+    auto rest = format::salvage_extent_page(*bytes, p, _g);
+    const bool in_place = rest && rest->page.first_cluster == index * per_page;
+    if (in_place && format::crc_right(*bytes)) return std::move(rest->page);
+    _owners_unknown = true;
+    if (in_place) {
+        const uint32_t mine = b.record.clusters_in_extent_page(index);
+        for (std::size_t i = 0; i < rest->page.clusters.size() && i < mine; ++i) {
+            if (rest->page.clusters[i] != no_cluster) _guessed.push_back(rest->page.clusters[i]);
+        }
+    }
+    return fail(std::move(*wrong));
+}
+
+}  // namespace varve::blob

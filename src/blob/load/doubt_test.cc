@@ -1,0 +1,325 @@
+// What a load makes of masks that lie, of pages that are damaged or cannot be read, and of hostile metadata: no blob is
+// lost by it, and nobody gets what a blob has that cannot be understood.
+#include <gtest/gtest.h>
+
+#include "blob/format/mask.h"
+#include "blob/test_check.h"
+#include "blob/test_store.h"
+#include "thread/awaits.h"
+
+namespace varve::blob {
+namespace {
+
+constexpr uint32_t cluster = 16 * 1024, blocks = cluster / 512;
+const init_options small{.cluster_size = cluster, .md_page_count = 100, .trim = false};
+const load_options plain{.trim = false};
+
+// A machine whose store has volumes "old" (before it was unloaded), and "young" and "other" (after).
+struct doubtful {
+    doubtful() : machine(1, 4 << 20, {.volatile_cache = false}) {
+        live([this](life& l) -> task<> {
+            auto s = co_await store::init(l.devices, l.base(), small);
+            g = s->geometry();
+            old = co_await s->create({.clusters = 3});
+            co_await write_pattern(l, *s, old, 0, 3 * blocks, 'o');
+            co_await s->unload();
+        });
+    }
+    void allocate_more(bool unload) {
+        live([this, unload](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            young = co_await s->create(
+                {.clusters = 3, .xattrs = {{"x", std::string(3900, 'x')}, {"y", std::string(3900, 'y')}}});
+            other = co_await s->create({.clusters = 2});
+            co_await write_pattern(l, *s, young, 0, 3 * blocks, 'y');
+            for (uint64_t i = 0; i < 3; ++i) clusters.push_back(s->find(young)->current->at(i));
+            pages = s->find(young)->record.pages;
+            extent_page = s->find(young)->extent_pages[0];
+            co_await (unload ? s->unload() : s->abandon());
+        });
+    }
+    template <class Body>
+    void live(Body body) {
+        auto outcome = machine.live(body);
+        EXPECT_TRUE(outcome) << outcome.error().message();
+    }
+    void flip_in_mask(format::page_range mask, uint32_t bit) {
+        machine.disk().flip_bit(g.offset_of(mask) + sizeof(format::mask_header_wire) + bit / 8, bit % 8);
+    }
+    void flip(uint32_t page, uint64_t byte) { machine.disk().flip_bit(g.offset_of_md_page(page) + byte, 3); }
+    void cannot_read(uint64_t offset) {
+        machine.disk().inject(
+            {.kind = env::file_op_kind::read, .first = offset, .end = offset + 4096, .times = uint64_t{1} << 40});
+    }
+    task<> expect_contents(life& l, store& s, blob_id id, char c) {
+        std::vector<std::byte> back(3 * cluster);
+        auto d = co_await l.serve(s, id);
+        {
+            auto io = d.channel();
+            co_await bdev::read(*io, 0, back);
+        }
+        d.close();
+        co_await l.stop_serving(id);
+        EXPECT_TRUE(back == std::vector<std::byte>(back.size(), static_cast<std::byte>(c)));
+    }
+    // Nobody gets the clusters of "young", whatever is asked for.
+    task<> expect_kept(store& s) {
+        blob_id all = co_await s.create({.clusters = s.free_clusters()});
+        for (uint64_t i = 0; i < s.find(all)->current->size; ++i) {
+            uint32_t c = s.find(all)->current->at(i);
+            EXPECT_EQ(std::ranges::count(clusters, c), 0) << "cluster " << c << " was given away";
+        }
+        co_await s.remove(all);
+    }
+
+    sim_machine machine;
+    format::geometry g;
+    blob_id old = 0, young = 0, other = 0;
+    std::vector<uint32_t> clusters, pages;
+    uint32_t extent_page = 0;
+};
+
+// --- masks
+
+TEST(doubt, a_bit_of_a_mask_loses_no_blob) {
+    for (int which : {0, 1, 2, 3}) {
+        SCOPED_TRACE(which);
+        doubtful d;
+        d.allocate_more(true);
+        const uint32_t root = format::root_page_of(d.young);
+        if (which == 0) d.flip_in_mask(d.g.blobid_mask, root);
+        if (which == 1) d.flip_in_mask(d.g.page_mask, root);
+        if (which == 2) d.flip_in_mask(d.g.page_mask, d.extent_page);
+        if (which == 3) {
+            d.flip_in_mask(d.g.blobid_mask, root);
+            d.flip_in_mask(d.g.page_mask, root);
+        }
+        d.live([&d](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            if (s->find(d.young) == nullptr) co_await fail(errc::not_found, "the blob is lost");
+            expect_sound(*s);
+            co_await d.expect_contents(l, *s, d.young, 'y');
+            co_await d.expect_kept(*s);
+            co_await s->unload();
+        });
+        EXPECT_EQ(fsck(d.machine.disk(), true), "");
+    }
+}
+
+TEST(doubt, what_a_deletion_left_stays_deleted) {
+    doubtful d;
+    d.allocate_more(true);
+    format::page_bytes root;
+    d.machine.disk().peek(d.g.offset_of_md_page(d.pages[0]), root);
+    d.live([&d](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        co_await s->remove(d.young);
+        co_await s->unload();
+    });
+    d.machine.disk().poke(d.g.offset_of_md_page(d.pages[0]), root);
+    d.live([&d](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        EXPECT_EQ(s->find(d.young), nullptr);
+        expect_sound(*s);
+        co_await s->unload();
+    });
+}
+
+// --- damaged pages of a store that died
+
+TEST(doubt, what_a_page_with_a_flipped_bit_names_is_kept) {
+    struct place {
+        int page;  // of the chain; -1: the extent page
+        uint64_t byte;
+    };
+    // The id, a cluster number, the checksum; the id of a root, which it was found by.
+    for (place at : {place{-1, 4}, place{-1, 25}, place{-1, 29}, place{-1, 4093}, place{0, 2}, place{0, 8},
+                     place{0, 500}, place{1, 500}}) {
+        SCOPED_TRACE(testing::Message() << "page " << at.page << " byte " << at.byte);
+        doubtful d;
+        d.allocate_more(false);
+        d.flip(at.page < 0 ? d.extent_page : d.pages[static_cast<std::size_t>(at.page)], at.byte);
+        d.live([&d](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            if (s->find(d.young) == nullptr) co_await fail(errc::not_found, "the blob is lost");
+            EXPECT_TRUE(s->find(d.young)->set_aside());
+            EXPECT_EQ(s->find(d.young)->allocated, 3u);
+            EXPECT_EQ(s->free_clusters(), s->data_clusters() - 8);
+            co_await d.expect_kept(*s);
+            co_await d.expect_contents(l, *s, d.old, 'o');
+            co_await s->remove(d.young);
+            EXPECT_EQ(s->free_clusters(), s->data_clusters() - 5);
+            co_await s->unload();
+        });
+        EXPECT_EQ(fsck(d.machine.disk(), true), "");
+    }
+}
+
+TEST(doubt, nothing_is_free_while_it_is_not_known_what_a_blob_has) {
+    for (int which : {0, 1, 2}) {  // a root, a page of a chain, an extent page
+        SCOPED_TRACE(which);
+        doubtful d;
+        d.allocate_more(false);
+        const uint32_t page = which == 2 ? d.extent_page : d.pages[static_cast<std::size_t>(which)];
+        for (uint64_t byte : {300, 301, 2000}) d.flip(page, byte);
+        d.live([&d](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            EXPECT_TRUE(s->find(d.young)->set_aside());
+            EXPECT_EQ(s->free_clusters(), 0u);
+            auto refused = co_await as_result(s->create({.clusters = 1}));
+            EXPECT_EQ(refused.error().code(), errc::no_space);
+            EXPECT_NE(refused.error().message().find("set aside"), std::string::npos) << refused.error().message();
+            co_await d.expect_contents(l, *s, d.old, 'o');
+            co_await write_pattern(l, *s, d.old, 0, 3 * blocks, 'n');  // the rest is served
+            blob_ref b = co_await s->open(d.old);
+            co_await s->set_xattr(b, "changed", "yes");
+            b.close();
+            co_await s->unload();
+        });
+        d.live([&d](life& l) -> task<> {  // the masks say so now
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            EXPECT_EQ(s->free_clusters(), 0u);
+            co_await s->remove(d.young);
+            EXPECT_EQ(s->free_clusters(), s->data_clusters() - 5);
+            co_await d.expect_contents(l, *s, d.old, 'n');
+            co_await s->unload();
+        });
+        EXPECT_EQ(fsck(d.machine.disk(), true), "");
+    }
+}
+
+TEST(doubt, a_root_page_of_which_only_the_last_masks_know) {
+    doubtful d;
+    d.allocate_more(false);
+    format::page_bytes garbage;
+    garbage.fill(std::byte{0x55});
+    d.machine.disk().poke(d.g.offset_of_md_page(format::root_page_of(d.old)), garbage);
+    d.live([&d](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        if (s->find(d.old) == nullptr) co_await fail(errc::not_found, "the blob is lost");
+        EXPECT_TRUE(s->find(d.old)->set_aside());
+        EXPECT_EQ(s->free_clusters(), 0u);
+        co_await d.expect_contents(l, *s, d.young, 'y');
+        co_await s->abandon();
+    });
+}
+
+// --- what cannot be read
+
+TEST(doubt, a_page_that_cannot_be_read_sets_its_blob_aside) {
+    for (bool unloaded : {true, false}) {
+        for (int which : {0, 1, 2}) {
+            SCOPED_TRACE(testing::Message() << "page " << which << " unloaded " << unloaded);
+            doubtful d;
+            d.allocate_more(true);
+            if (!unloaded) {
+                d.live([&d](life& l) -> task<> {
+                    auto s = co_await store::load(l.devices, l.base(), plain);
+                    blob_ref b = co_await s->open(d.other);
+                    co_await s->set_xattr(b, "changed", "yes");
+                    b.close();
+                    co_await s->abandon();
+                });
+            }
+            d.cannot_read(d.g.offset_of_md_page(which == 2 ? d.extent_page : d.pages[static_cast<std::size_t>(which)]));
+            d.live([&d](life& l) -> task<> {
+                auto s = co_await store::load(l.devices, l.base(), plain);
+                if (s->find(d.young) == nullptr) co_await fail(errc::not_found, "the blob is lost");
+                EXPECT_NE(s->find(d.young)->damage.find("cannot be read"), std::string::npos);
+                EXPECT_FALSE(s->find(d.other)->set_aside());
+                co_await d.expect_kept(*s);
+                co_await d.expect_contents(l, *s, d.old, 'o');
+                blob_ref b = co_await s->open(d.old);
+                co_await s->set_xattr(b, "changed", "yes");
+                b.close();
+                co_await s->unload();
+            });
+            EXPECT_NE(fsck(d.machine.disk(), true).find("not_unloaded"), std::string::npos);
+        }
+    }
+}
+
+TEST(doubt, a_mask_that_cannot_be_read_is_made_anew) {
+    for (int which : {0, 1, 2}) {
+        doubtful d;
+        d.allocate_more(true);
+        d.cannot_read(d.g.offset_of(which == 0 ? d.g.page_mask : which == 1 ? d.g.cluster_mask : d.g.blobid_mask));
+        d.live([&d](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            expect_sound(*s);
+            co_await d.expect_contents(l, *s, d.young, 'y');
+            blob_ref b = co_await s->open(d.old);
+            co_await s->set_xattr(b, "changed", "yes");
+            b.close();
+            co_await s->unload();
+        });
+        EXPECT_NE(fsck(d.machine.disk(), true).find("not_unloaded"), std::string::npos) << which;
+    }
+}
+
+// --- others
+
+// SPDK leaves an extent page as it is when a blob becomes shorter within it.
+TEST(doubt, clusters_a_blob_lost_do_not_come_back_when_it_grows) {
+    doubtful d;
+    d.live([&d](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        d.young = co_await s->create({.clusters = 3, .thin = true});
+        co_await write_pattern(l, *s, d.young, 0, 3 * blocks, 'y');
+        for (uint64_t i = 0; i < 3; ++i) d.clusters.push_back(s->find(d.young)->current->at(i));
+        d.extent_page = s->find(d.young)->extent_pages[0];
+        co_await s->unload();
+    });
+    auto longer = d.clusters;
+    longer.push_back(longer.back() + 1);
+    longer.push_back(longer.back() + 1);
+    d.machine.disk().poke(d.g.offset_of_md_page(d.extent_page),
+                          format::encode_extent_page({.id = d.young, .first_cluster = 0, .clusters = longer}));
+    for (bool grown : {false, true}) {
+        d.live([&d, grown](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            expect_sound(*s);
+            EXPECT_EQ(s->find(d.young)->allocated, 3u);
+            if (!grown) {
+                blob_ref b = co_await s->open(d.young);
+                co_await s->resize(b, 5);
+                b.close();
+            }
+            EXPECT_EQ(s->find(d.young)->current->at(3), no_cluster);
+            EXPECT_EQ(s->find(d.young)->current->at(4), no_cluster);
+            co_await s->unload();
+        });
+    }
+    EXPECT_EQ(fsck(d.machine.disk(), true), "");
+}
+
+TEST(doubt, a_ring_of_roots_is_no_work) {
+    constexpr static uint32_t pages = 8192;
+    sim_machine m(1, 128 << 20, {.volatile_cache = false});
+    format::geometry g;
+    auto make = m.live([&g](life& l) -> task<> {
+        auto s =
+            co_await store::init(l.devices, l.base(), {.cluster_size = cluster, .md_page_count = pages, .trim = false});
+        g = s->geometry();
+        co_await s->abandon();
+    });
+    ASSERT_TRUE(make);
+    static constexpr uint32_t used = pages - 600;  // not the double-write area
+    for (uint32_t i = 0; i < used; ++i) {
+        format::md_page_wire w{};
+        w.id = format::id_of_root_page(i);
+        w.next = (i + 1) % used;
+        w.crc = format::crc_of(std::bit_cast<format::page_bytes>(w));
+        m.disk().poke(g.offset_of_md_page(i), std::bit_cast<format::page_bytes>(w));
+    }
+    auto outcome = m.live([](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        EXPECT_EQ(s->blobs().size(), used);
+        for (blob_id id : s->blobs()) EXPECT_TRUE(s->find(id)->set_aside());
+        co_await s->abandon();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
+}  // namespace
+}  // namespace varve::blob

@@ -1,0 +1,74 @@
+// loader: how a store is opened (loader.cc says in which steps). Private to this folder; store's thread.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "blob/format/mask.h"
+#include "blob/store.h"
+
+namespace varve::blob {
+
+class loader {
+  public:
+    explicit loader(store& s) : _s(s), _g(s._super.layout), _pages(_g.md.count) {}
+    task<> run();
+
+  private:
+    task<> read_masks();
+    task<std::optional<format::bit_mask>> read_mask(format::mask_type type, format::page_range where, uint32_t bits);
+    task<> repeat_round();
+    task<> read_metadata();
+    task<> read_pieces(uint32_t& next);
+    task<> read_one_by_one(uint32_t first, uint32_t count, std::span<std::byte> memory);
+    void take_page(uint32_t number, format::page_view bytes);
+    bool wanted(uint32_t page) const noexcept {
+        return !_clean || _read_all || _used_pages->test(page) || _used_ids->test(page);
+    }
+    const format::page_bytes* page(uint32_t number) const noexcept {
+        return number < _pages.size() ? _pages[number].get() : nullptr;
+    }
+
+    task<> find_blobs();
+    bool is_root(uint32_t page) const;
+    struct named;  // pages and clusters
+    named named_by_all() const;
+    bool masks_fit() const;
+    bool is_alive(const blob_state& unmarked, const named& by_others) const;
+    void decode(blob_state& b);
+    static result<std::unique_ptr<layout>> make_layout(uint64_t clusters);
+    std::unique_ptr<layout> claims_of(blob_state& b);
+    format::decoded_chain decode_chain(format::blob_id id);
+    std::optional<error> decode_extents(blob_state& b, layout& l);
+    result<format::extent_page> decode_extent_page(blob_state& b, uint64_t index, std::optional<error>& wrong);
+    error cannot_read(uint32_t page, std::string_view what) const;
+    void link_parents();
+    bool others_have_of(const blob_state& b) const;
+    void settle_drafts();
+    void claim(blob_state& b);
+    void set_aside(blob_state& b, std::string why);
+    bool set_aside_clones_of_the_damaged();
+    void keep_what_the_damaged_may_have();
+    void claim_area();
+    task<> tidy();
+
+    store& _s;
+    const format::geometry& _g;
+    bool _clean = false;
+    bool _read_all = false;
+    bool _owners_unknown = false;  // pages of blobs, or what may be such, tell nothing: who knows what they have
+    std::optional<format::bit_mask> _used_pages, _used_clusters, _used_ids;
+    std::vector<std::unique_ptr<format::page_bytes>> _pages;  // of the region; null: clear, or not wanted
+    std::map<uint32_t, std::string> _unreadable;              // pages
+    std::vector<uint32_t> _guessed;                           // clusters that damaged pages name
+    std::vector<uint8_t> _extent_page_users;
+    std::vector<blob_state*> _page_owner, _cluster_owner;
+    std::vector<uint32_t> _to_clear;       // roots of drafts that came to nothing
+    std::vector<uint32_t> _dropped_pages;  // theirs: nobody else's before the roots are cleared
+    std::vector<blob_state*> _to_rewrite;  // whose records are not as on disk
+};
+
+}  // namespace varve::blob
