@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
+#include <ranges>
 
 #include "bdev/core/device_state.h"
 #include "env/system.h"
@@ -36,6 +37,7 @@ struct registry::index {
     list<waiting> for_examination;
     unsigned examinations = 0;
     gate tasks;
+    event one_gone;  // pulsed
 };
 
 registry::registry(thread::runtime& threads) : _threads(threads), _index(std::make_unique<index>()) {}
@@ -213,12 +215,22 @@ task<> registry::remove(std::string name, std::string module) {
     std::erase(_devices, d);
     if (_observer) _observer(false, d->name());
     std::erase_if(_index->owned, [&](const auto& owned) { return owned.get() == d; });
+    _index->one_gone.set();
+    _index->one_gone.reset();
     co_await std::move(outcome);
 }
 
 task<> registry::remove_all() {
     co_await _index->tasks.close();
-    while (!_devices.empty()) co_await as_result(remove(_devices.back()->name()));
+    while (!_devices.empty()) {
+        auto last =
+            std::ranges::find_if(_devices | std::views::reverse, [](device* d) { return !d->_state->removing; });
+        if (last == _devices.rend()) {
+            co_await _index->one_gone.wait();  // somebody else is at it
+        } else {
+            co_await as_result(remove((*last)->name()));
+        }
+    }
 }
 
 task<> registry::resize(device& d, uint64_t num_blocks) {

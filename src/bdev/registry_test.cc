@@ -144,6 +144,20 @@ REGISTRY_TEST(removal_is_for_the_right_module) {
     co_await s.devices.remove("ram", "ram");
 }
 
+// A device that somebody still has open is not asked to go again and again: that would keep him from closing it.
+REGISTRY_TEST(the_end_waits_for_a_removal_under_way) {
+    co_await s.add({.num_blocks = 8});
+    descriptor opened = *s.devices.open("ram", open_mode::read_only, {});
+    gate both;
+    both.spawn(s.devices.remove("ram"), [](const error&) { ADD_FAILURE(); });
+    both.spawn(s.devices.remove_all(), [](const error&) { ADD_FAILURE(); });
+    for (int i = 0; i < 5; ++i) co_await yield();
+    EXPECT_EQ(s.devices.devices().size(), 1u);
+    opened.close();
+    co_await both.close();
+    EXPECT_TRUE(s.devices.devices().empty());
+}
+
 REGISTRY_TEST(open_later_waits_for_the_name) {
     time_ns begin = thread::here().now();
     result<descriptor> never =
