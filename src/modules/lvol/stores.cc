@@ -331,7 +331,13 @@ task<> volumes::give_back(blob::store& b, jobs::job& progress) {
                    at_most = static_cast<uint32_t>(std::max<uint64_t>(1, unmap_bytes_max / size));
     const blob::space& room = b.room();
     auto wanted = [&](uint32_t c) { return room.cluster_used(c) || !room.cluster_clean(c); };
-    const time_ns until = thread::thread::current()->now() + unmap_time_max;
+    struct deadline : work {
+        jobs::job* of = nullptr;
+    } end_it;
+    end_it.of = &progress;
+    end_it.run = [](work& w) noexcept { static_cast<deadline&>(w).of->cancel(); };
+    thread::timer clock(end_it);
+    clock.start(unmap_time_max);  // also of one that is paused, or held back by a limit
     semaphore slots(unmaps_at_once);
     blob::crew all;
     auto one = [](blob::disk& on, uint64_t at, uint64_t bytes, jobs::job& told, uint64_t steps,
@@ -346,7 +352,7 @@ task<> volumes::give_back(blob::store& b, jobs::job& progress) {
         while (count < at_most && c + count < end && wanted(c + count)) ++count;
         auto slot = co_await slots.acquire();
         co_await as_result(progress.turn(count * size));
-        if (progress.cancelled() || thread::thread::current()->now() >= until) break;
+        if (progress.cancelled()) break;
         all.start(one(b.base(), c * size, count * size, progress, count, std::move(slot)));
         c += count - 1;
     }
