@@ -177,6 +177,7 @@ TEST(store_stranger, a_blob_of_more_clusters_than_there_is_memory_for_harms_nobo
     EXPECT_EQ(fsck(m.disk(), true), "");
 }
 
+#if !__has_feature(thread_sanitizer)  // it keeps a shadow of every byte
 // Many of the largest there may be: memory and time go with what they have, not with what they could.
 TEST(store_stranger, many_large_blobs_cost_little) {
     sim_machine m(1, 2 << 20, {.volatile_cache = true});
@@ -194,6 +195,7 @@ TEST(store_stranger, many_large_blobs_cost_little) {
         co_await s->abandon();
     });
 }
+#endif
 
 // A snapshot that was being merged into a clone of which nothing is left.
 void clone_is_lost(bool its_clusters_are_others) {

@@ -1,6 +1,7 @@
 // What a repair must not lose, and what it must not take for ever.
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <map>
 
 #include "blob/check/test_repair.h"
@@ -340,7 +341,7 @@ struct sparse_store final : storage {
         w.id = id;
         w.sequence = sequence;
         w.next = next;
-        std::memcpy(w.descriptors, descriptors.data(), descriptors.size());
+        std::ranges::transform(descriptors, w.descriptors, [](char c) { return static_cast<uint8_t>(c); });
         w.crc = format::crc_of(std::bit_cast<format::page_bytes>(w));
         at[layout.offset_of_md_page(page)] = std::bit_cast<format::page_bytes>(w);
     }
