@@ -178,6 +178,32 @@ task<> large(patient&, life& l) {
 }
 TEST(removal, takes_turns_with_others) { patient().live(large); }
 
+// Nobody hears that there is no room because a removed blob is still being cleared.
+task<> wanted_while_cleared(patient&, life& l) {
+    auto s = co_await store::init(l.devices, l.base(), {.cluster_size = 4096, .md_page_count = 200, .trim = false});
+    const uint64_t most = s->free_clusters() * 3 / 4;
+    blob_id id = co_await s->create({.clusters = most, .clear = format::clear_method::write_zeroes});
+    jobs::job j;
+    store::remains left;
+    co_await s->remove(id, &left);
+    EXPECT_TRUE(left.must_be_cleared());
+    j.pause();
+    crew clearing;
+    auto to_its_end = [](store& of, store::remains what, jobs::job& told) -> task<> {
+        co_await as_result(of.release(std::move(what), told));
+    };
+    clearing.start(to_its_end(*s, std::move(left), j));
+    co_await yield();
+    EXPECT_LT(s->free_clusters(), most);
+    blob_id next = co_await s->create({.clusters = most});
+    EXPECT_EQ(s->find(next)->allocated, most);
+    EXPECT_TRUE(j.cancelled());
+    co_await clearing.done();
+    expect_sound(*s);
+    co_await s->unload();
+}
+TEST(removal, makes_room_for_who_wants_it) { patient().live(wanted_while_cleared); }
+
 // --- unusual shapes
 
 // Commits need a double-write area to be atomic; also a small store has room for one.

@@ -88,7 +88,7 @@ task<uint32_t> store::take_cluster(taken& mine, bool& clean) {
             co_return c;
         }
         if (!patience) patience.emplace(_more_room, release_wait);
-        const bool comes = !patience->over() && (_releases != 0 || save_for_room());
+        const bool comes = !patience->over() && (_releases != 0 || hurry_remains() || save_for_room());
         if (!_space.in_hand() && !comes) co_await fail(errc::no_space, "no cluster is free" + kept_in_words());
         co_await _more_room.wait();
     }
@@ -96,11 +96,20 @@ task<uint32_t> store::take_cluster(taken& mine, bool& clean) {
 
 std::string store::kept_in_words() const {
     if (_kept_clusters.empty()) return {};
+    if (_unreadable) {
+        return fmt::format(": {} may be those of blobs whose metadata could not be read", _kept_clusters.size());
+    }
     return fmt::format(": {} may be those of blobs that are set aside, and are free when these are removed",
                        _kept_clusters.size());
 }
 
+bool store::hurry_remains() noexcept {
+    for (jobs::job* j : _clearing) j->cancel();
+    return !_clearing.empty();
+}
+
 task<std::vector<uint32_t>> store::allocate(taken& mine, uint64_t count, jobs::job* progress) {
+    while (count > _space.free_clusters() && hurry_remains()) co_await _more_room.wait();
     if (count > _space.free_clusters()) {
         co_await fail(errc::no_space, fmt::format("{} clusters are wanted, {} are free{}", count,
                                                   _space.free_clusters(), kept_in_words()));
@@ -218,6 +227,7 @@ task<> store::release(remains left, jobs::job& progress) {
     result<> cleared;
     const bool clears = left.must_be_cleared();
     if (clears) {
+        _clearing.push_back(&progress);
         const clearing how = clearing_of(b);
         std::vector<uint32_t> clusters;
         for (uint64_t i = b.current->next(0); i < size; i = b.current->next(i + 1))
@@ -236,6 +246,9 @@ task<> store::release(remains left, jobs::job& progress) {
     free_pages_of(*mine);
     start_trimming();
     retire(std::move(mine));
+    std::erase(_clearing, &progress);
+    _more_room.set();
+    _more_room.reset();
     co_await std::move(cleared);
 }
 
@@ -298,7 +311,7 @@ task<> store::remove_damaged(blob_state& b) {
 
 void store::free_what_nobody_claims(const blob_state& b) {
     bitmap clusters(_space.cluster_count()), pages(_space.page_count());
-    bool anybody_damaged = false;
+    bool anybody_damaged = _unreadable;  // there may be blobs that nobody has seen
     for (const auto& [id, other] : _blobs) {
         for (uint32_t p : other->record.pages) pages.set(p);
         for (uint32_t p : other->extent_pages) {

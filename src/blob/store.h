@@ -273,6 +273,8 @@ class store {
     void free_clusters_of(const blob_state& b, uint64_t from, uint64_t to, cluster_state as) noexcept;
     void free_pages_of(const blob_state& b) noexcept;
     clearing clearing_of(const blob_state& b) const noexcept;
+    // Whether clusters are being cleared that somebody wants now: they are free at once then, and he clears them.
+    bool hurry_remains() noexcept;
     task<> remove_damaged(blob_state& b);
     void free_what_nobody_claims(const blob_state& b);
     task<bdev::registry::frozen> freeze(blob_state& b);
@@ -397,8 +399,9 @@ class store {
     std::string _tied;
     bool _trimming = false;
     bool _stopping = false;
-    event _more_room;        // pulsed: clusters have become free, or the trimmer has given some back
-    unsigned _releases = 0;  // under way: clusters will become free
+    std::vector<jobs::job*> _clearing;  // of what removed blobs had; not free before
+    event _more_room;                   // pulsed: clusters have become free, or the trimmer has given some back
+    unsigned _releases = 0;             // under way: clusters will become free
     // One of them, or something that may come to be one.
     class releasing {
       public:
