@@ -49,8 +49,9 @@ int call(const rpc_options& o, const char* method, json::object params) {
 }  // namespace
 
 int jobs_command(const arguments& args) {
-    CLI::App app("Shows the long operations of a running server (copies, inflating, checks), and steers them.",
-                 "varve jobs");
+    CLI::App app(
+        "Shows the long operations of a running server (copies, inflating, checks, clearing), and steers them.",
+        "varve jobs");
     rpc_options o;
     uint64_t id = 0, limit = 0;
     app.add_option("-s,--socket", o.socket, "Unix socket of the server")->capture_default_str();
