@@ -75,6 +75,32 @@ TEST(store_removal, what_could_not_go_is_there) {
     EXPECT_TRUE(outcome) << outcome.error().message();
 }
 
+void fail_from(env::sim::disk& d, uint64_t from, uint64_t count) {
+    const uint64_t first = d.ops_issued() + from;
+    for (uint64_t n = first; n < first + count; ++n) d.fail_operation(n);
+}
+
+// Blobs that take the pages and clusters of those that were removed; then the power goes.
+constexpr unsigned others = 12;
+task<> make_others(store& s) {
+    for (unsigned i = 0; i < others; ++i) {
+        co_await s.create({.clusters = 4, .xattrs = {{"x", std::string(3500, 'x')}, {"y", std::string(3500, 'y')}}});
+    }
+    co_await s.settle();
+    expect_sound(s);
+    co_await s.abandon();
+}
+
+void expect_the_others(sim_machine& m) {
+    auto outcome = m.live([](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+        EXPECT_EQ(s->blobs().size(), others);
+        expect_sound(*s);
+        co_await s->unload();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
 // The device fails from the I/O on that clears the root of a merged snapshot, for a while. The pages that root names
 // are the clone's, or nobody's: if they were somebody else's while it is on the media, the next load would find that
 // blob damaged.
@@ -85,31 +111,17 @@ void merge_with_failures(bool cached, uint64_t from, uint64_t count, bool& merge
         blob_id origin = 0;
         blob_id snapshot = co_await with_snapshot(l, *s, origin);
         co_await s->settle();
-        const uint64_t first = m.disk().ops_issued() + from;
-        for (uint64_t n = first; n < first + count; ++n) m.disk().fail_operation(n);
+        fail_from(m.disk(), from, count);
         merged = (co_await as_result(s->remove(snapshot))).has_value();
         m.disk().clear_faults();
         if (merged) EXPECT_EQ(s->find(snapshot), nullptr);
         if (!merged) EXPECT_TRUE(s->open(snapshot));
         if (!merged) co_await s->remove(snapshot);
-        // Its pages and clusters are given to others.
         co_await s->remove(origin);
-        for (unsigned i = 0; i < 12; ++i) {
-            co_await s->create(
-                {.clusters = 4, .xattrs = {{"x", std::string(3500, 'x')}, {"y", std::string(3500, 'y')}}});
-        }
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->abandon();
+        co_await make_others(*s);
     });
     EXPECT_TRUE(outcome) << outcome.error().message();
-    outcome = m.live([&](life& l) -> task<> {
-        auto s = co_await store::load(l.devices, l.base(), {.trim = false});
-        EXPECT_EQ(s->blobs().size(), 12u);
-        expect_sound(*s);
-        co_await s->unload();
-    });
-    EXPECT_TRUE(outcome) << outcome.error().message();
+    expect_the_others(m);
     EXPECT_EQ(fsck(m.disk(), true), "");
 }
 
@@ -137,30 +149,17 @@ void snapshot_with_failures(bool cached, uint64_t from, uint64_t count) {
         auto s = co_await store::init(l.devices, l.base(), small);
         blob_id origin = co_await s->create({.clusters = 700, .xattrs = {{"x", std::string(3500, 'x')}}});
         co_await s->settle();
-        const uint64_t first = m.disk().ops_issued() + from;
-        for (uint64_t n = first; n < first + count; ++n) m.disk().fail_operation(n);
+        fail_from(m.disk(), from, count);
         {
             blob_ref b = co_await s->open(origin);
             co_await as_result(s->snapshot(b, {}));
         }
         m.disk().clear_faults();
         while (!s->blobs().empty()) co_await s->remove(s->blobs().back());
-        for (unsigned i = 0; i < 12; ++i) {
-            co_await s->create(
-                {.clusters = 4, .xattrs = {{"x", std::string(3500, 'x')}, {"y", std::string(3500, 'y')}}});
-        }
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->abandon();
+        co_await make_others(*s);
     });
     EXPECT_TRUE(outcome) << outcome.error().message();
-    outcome = m.live([&](life& l) -> task<> {
-        auto s = co_await store::load(l.devices, l.base(), {.trim = false});
-        EXPECT_EQ(s->blobs().size(), 12u);
-        expect_sound(*s);
-        co_await s->unload();
-    });
-    EXPECT_TRUE(outcome) << outcome.error().message();
+    expect_the_others(m);
 }
 
 TEST(store_removal, what_the_draft_of_a_snapshot_names_is_nobody_elses_while_it_is_there) {

@@ -353,22 +353,30 @@ STORE_TEST(a_deleted_store_gives_back_its_device_before_anybody_gets_it) {
     });
 }
 
+// Somebody deletes a store whose six volumes lie apart, and the disk keeps its unmaps after the super block is gone.
+// How many the disk had seen before.
+task<unsigned> held_up_in_giving_back(life& s, blob::crew& asking, std::string& answer) {
+    co_await s.make_store();
+    for (int i = 0; i < 12; ++i) co_await s.make_volume(fmt::format("v{}", i), 1, false);
+    for (int i = 0; i < 12; i += 2) {
+        co_await s.call("bdev_lvol_delete", fmt::format(R"({{"name": "lvs/v{}"}})", i));
+    }
+    co_await life::pass_turns();
+    kept_disk& d = s.disk();
+    const unsigned before = d.seen(bdev::op::unmap);
+    asking.start(s.ask("bdev_lvol_delete_lvstore", this_store, answer));
+    while (d.blocks[0] != std::byte{}) co_await yield();
+    d.hold(bdev::op::unmap);
+    while (d.held() < 4 && answer.empty()) co_await yield();
+    co_return before;
+}
+
 STORE_TEST(unmapping_what_a_store_had_can_be_cancelled) {
     m.live([](life& s) -> task<> {
-        co_await s.make_store();
-        for (int i = 0; i < 12; ++i) co_await s.make_volume(fmt::format("v{}", i), 1, false);
-        for (int i = 0; i < 12; i += 2) {
-            co_await s.call("bdev_lvol_delete", fmt::format(R"({{"name": "lvs/v{}"}})", i));
-        }
-        co_await life::pass_turns();
-        kept_disk& d = s.disk();
-        const unsigned before = d.seen(bdev::op::unmap);
         blob::crew asking;
         std::string answer;
-        asking.start(s.ask("bdev_lvol_delete_lvstore", this_store, answer));
-        while (d.blocks[0] != std::byte{}) co_await yield();
-        d.hold(bdev::op::unmap);
-        while (d.held() < 4 && answer.empty()) co_await yield();
+        const unsigned before = co_await held_up_in_giving_back(s, asking, answer);
+        kept_disk& d = s.disk();
         json::value job = co_await s.job("delete");
         co_await s.call("job_cancel", fmt::format(R"({{"id": {}}})", *job["id"].unsigned_integer()));
         d.let_go();
@@ -383,20 +391,10 @@ STORE_TEST(unmapping_what_a_store_had_can_be_cancelled) {
 TEST(lvol_stores_test_sim, unmapping_what_a_store_had_is_cut_short) {
     machine m(thread::world_kind::sim);
     m.live([](life& s) -> task<> {
-        co_await s.make_store();
-        for (int i = 0; i < 12; ++i) co_await s.make_volume(fmt::format("v{}", i), 1, false);
-        for (int i = 0; i < 12; i += 2) {
-            co_await s.call("bdev_lvol_delete", fmt::format(R"({{"name": "lvs/v{}"}})", i));
-        }
-        co_await life::pass_turns();
-        kept_disk& d = s.disk();
-        const unsigned before = d.seen(bdev::op::unmap);
         blob::crew asking;
         std::string answer;
-        asking.start(s.ask("bdev_lvol_delete_lvstore", this_store, answer));
-        while (d.blocks[0] != std::byte{}) co_await yield();
-        d.hold(bdev::op::unmap);
-        while (d.held() < 4 && answer.empty()) co_await yield();
+        const unsigned before = co_await held_up_in_giving_back(s, asking, answer);
+        kept_disk& d = s.disk();
         co_await sleep(3100 * milliseconds);
         d.let_go();
         co_await asking.done();
