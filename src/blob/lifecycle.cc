@@ -96,7 +96,7 @@ task<uint32_t> store::take_cluster(taken& mine, bool& clean) {
 
 std::string store::kept_in_words() const {
     if (_kept_clusters.empty()) return {};
-    if (_unreadable) {
+    if (!_unreadable.of_nobody_known.empty()) {
         return fmt::format(": {} may be those of blobs whose metadata could not be read", _kept_clusters.size());
     }
     return fmt::format(": {} may be those of blobs that are set aside, and are free when these are removed",
@@ -302,6 +302,7 @@ task<> store::remove_damaged(blob_state& b) {
     if (std::exchange(b.busy, true)) co_await fail(errc::busy, "it is being removed");
     result<> outcome = co_await as_result(begin_change());
     if (outcome) outcome = co_await as_result(clear_root(b.id));  // COMMIT POINT
+    if (outcome) co_await as_result(make_readable(b));
     b.busy = false;
     co_await std::move(outcome);
     std::unique_ptr<blob_state> gone = forget(b);
@@ -311,7 +312,7 @@ task<> store::remove_damaged(blob_state& b) {
 
 void store::free_what_nobody_claims(const blob_state& b) {
     bitmap clusters(_space.cluster_count()), pages(_space.page_count());
-    bool anybody_damaged = _unreadable;  // there may be blobs that nobody has seen
+    bool anybody_damaged = !_unreadable.of_nobody_known.empty();  // there may be blobs that nobody has seen
     for (const auto& [id, other] : _blobs) {
         for (uint32_t p : other->record.pages) pages.set(p);
         for (uint32_t p : other->extent_pages) {

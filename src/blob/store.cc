@@ -182,7 +182,7 @@ task<> store::unload() {
     co_await trim_stale();
     co_await write_masks();
     co_await _disk.flush();
-    if (_unreadable) co_return;  // the masks say what is known, but the next load looks again
+    if (_unreadable.any()) co_return;  // the masks say what is known, but the next load looks again
     format::super_block next = _super;
     next.clean = true;
     co_await write_super(std::move(next));

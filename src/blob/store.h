@@ -202,6 +202,8 @@ class store {
 
     const format::geometry& geometry() const noexcept { return _super.layout; }
     const format::super_block& super() const noexcept { return _super; }
+    // Why clusters that nobody is known to have are not free, and what can be done; empty when there are none.
+    std::string trouble() const;
     uint32_t free_clusters() const noexcept { return _space.free_clusters(); }
     uint32_t data_clusters() const noexcept { return _space.data_clusters(); }
     const space& room() const noexcept { return _space; }
@@ -277,6 +279,9 @@ class store {
     bool hurry_remains() noexcept;
     task<> remove_damaged(blob_state& b);
     void free_what_nobody_claims(const blob_state& b);
+    // What could not be read of a blob that is gone and is nobody else's, so that no load must think it may be
+    // anybody's (load/unreadable.cc).
+    task<> make_readable(const blob_state& gone);
     task<bdev::registry::frozen> freeze(blob_state& b);
     // Destroyed when every thread has been elsewhere.
     void retire(std::unique_ptr<layout> old);
@@ -391,8 +396,14 @@ class store {
     // Nobody's, but somebody who was set aside may know more: free when nobody is any more.
     std::vector<uint32_t> _kept_clusters, _kept_pages;
     uint32_t _stamp = 0;
-    uint64_t _round = 0;         // the last in the double-write area
-    bool _unreadable = false;    // some of the metadata: what is written of it later may be incomplete
+    uint64_t _round = 0;  // the last in the double-write area
+    // Of the metadata, when the store was loaded: what is written of it later may be incomplete.
+    struct unreadable {
+        bool mask = false;
+        std::map<uint32_t, std::string> of_blobs;         // pages, and why; whose they are is known
+        std::map<uint32_t, std::string> of_nobody_known;  // there may be blobs that nobody has seen
+        bool any() const noexcept { return mask || !of_blobs.empty() || !of_nobody_known.empty(); }
+    } _unreadable;
     bool _super_unsure = false;  // what is on disk may not be _super
     bool _area_is_new = false;   // the super block, or the mask of used pages, does not know of it
     mutex _super_lock;

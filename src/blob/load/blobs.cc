@@ -36,10 +36,12 @@ loader::named loader::named_by_all() const {
     return all;
 }
 
+format::bit_mask loader::pages_named() const { return named_by_all().pages; }
+
 task<> loader::find_blobs() {
     _s._blobs.clear();
     _guessed.clear();
-    _owners_unknown = !_clean && !_unreadable.empty();
+    _owners_unknown = false;
     _extent_page_users.assign(_g.md.count, 0);
     std::vector<std::unique_ptr<blob_state>> unmarked;
     unsigned turn = 0;
@@ -187,6 +189,7 @@ format::decoded_chain loader::decode_chain(format::blob_id id) {
     std::vector<format::numbered_page> chain;
     std::deque<format::page_bytes> mended;
     std::optional<error> wrong;
+    std::optional<uint32_t> lost;  // a page that cannot be read
     bool whole = true;
     for (uint32_t p = format::root_page_of(id);;) {
         const format::page_bytes* bytes = page(p);
@@ -194,6 +197,7 @@ format::decoded_chain loader::decode_chain(format::blob_id id) {
             if (!wrong) wrong = cannot_read(p, fmt::format("page {} of its chain", p));
             auto put_right = bytes == nullptr ? std::nullopt : format::without_flipped_bit(*bytes);
             whole = put_right.has_value();
+            if (_unreadable.contains(p)) lost = p;
             if (!whole) break;
             bytes = &mended.emplace_back(*put_right);
         }
@@ -209,6 +213,7 @@ format::decoded_chain loader::decode_chain(format::blob_id id) {
     if (!whole || out.record.pages.size() < chain.size()) _owners_unknown = true;
     out.record.id = id;
     if (out.record.pages.empty()) out.record.pages.assign(1, format::root_page_of(id));
+    if (lost && *lost != out.record.pages[0]) out.record.pages.push_back(*lost);  // it is known whose it is
     return out;
 }
 

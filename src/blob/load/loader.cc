@@ -64,6 +64,7 @@ task<> loader::run() {
         co_await read_metadata();
         co_await find_blobs();
     }
+    judge_unreadable();
     link_parents();
     settle_drafts();
     _page_owner.resize(_g.md.count);
@@ -84,9 +85,9 @@ task<std::optional<format::bit_mask>> loader::read_mask(format::mask_type type, 
                                                         uint32_t bits) {
     if (where.count == 0) co_return std::nullopt;
     env::buffer memory = co_await _s._disk.memory(_g.bytes_of(where));
-    result<> outcome = co_await as_result(_s._disk.read(_g.offset_of(where), memory.bytes()));
+    result<> outcome = co_await read_patiently(_g.offset_of(where), memory.bytes());
     if (!outcome) {
-        _s._unreadable = true;
+        _s._unreadable.mask = true;
         co_return std::nullopt;
     }
     auto mask = format::decode_mask(memory.bytes(), type, bits);
@@ -102,7 +103,7 @@ task<> loader::read_masks() {
 }
 
 task<> loader::repeat_round() {
-    if (!_s._super.extension || (!_used_pages && !_s._unreadable)) co_return;
+    if (!_s._super.extension || (!_used_pages && !_s._unreadable.mask)) co_return;
     const format::double_write_area area = _s._super.extension->double_write;
     // SPDK would have written the mask, and so made it readable: where it is not, SPDK has not been here.
     format::bit_mask everything(_g.md.count);
@@ -168,7 +169,9 @@ task<> loader::read_pieces(uint32_t& next) {
 }
 
 void loader::take_page(uint32_t number, format::page_view bytes) {
-    if (!wanted(number) || format::is_clear(bytes)) return;
+    if (!wanted(number)) return;
+    _unreadable.erase(number);
+    if (format::is_clear(bytes)) return;
     _pages[number] = std::make_unique<format::page_bytes>();
     std::ranges::copy(bytes, _pages[number]->begin());
 }
@@ -177,12 +180,11 @@ void loader::take_page(uint32_t number, format::page_view bytes) {
 task<> loader::read_one_by_one(uint32_t first, uint32_t count, std::span<std::byte> memory) {
     for (uint32_t p = first; p < first + count; ++p) {
         if (!wanted(p)) continue;
-        result<> outcome = co_await as_result(_s._disk.read(_g.offset_of_md_page(p), memory));
+        result<> outcome = co_await read_patiently(_g.offset_of_md_page(p), memory);
         if (outcome) {
             take_page(p, memory.first<format::page_size>());
         } else {
             _unreadable.emplace(p, outcome.error().message());
-            _s._unreadable = true;
         }
     }
 }

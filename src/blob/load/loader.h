@@ -18,6 +18,8 @@ class loader {
     task<> run();
 
   private:
+    // Twice, if it must be.
+    task<result<>> read_patiently(uint64_t offset, std::span<std::byte> to);
     task<> read_masks();
     task<std::optional<format::bit_mask>> read_mask(format::mask_type type, format::page_range where, uint32_t bits);
     task<> repeat_round();
@@ -36,6 +38,9 @@ class loader {
     bool is_root(uint32_t page) const;
     struct named;  // pages and clusters
     named named_by_all() const;
+    format::bit_mask pages_named() const;
+    bool area_is_ours() const noexcept;
+    void judge_unreadable();
     bool masks_fit() const;
     bool is_alive(const blob_state& unmarked, const named& by_others) const;
     void decode(blob_state& b);

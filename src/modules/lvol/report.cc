@@ -55,14 +55,16 @@ json::value describe(const volume& v) {
 
 json::value describe(const volume_store& s) {
     const blob::store& b = s.blobs();
-    return json::object{{"uuid", s.uuid().to_string()},
-                        {"name", s.name()},
-                        {"base_bdev", s.base_name()},
-                        {"total_data_clusters", uint64_t{b.data_clusters()}},
-                        {"free_clusters", uint64_t{b.free_clusters()}},
-                        {"block_size", uint64_t{b.geometry().io_unit_size}},
-                        {"cluster_size", uint64_t{b.geometry().cluster_size}},
-                        {"max_growable_size", b.geometry().cluster_count_max() * b.geometry().cluster_size}};
+    json::object out{{"uuid", s.uuid().to_string()},
+                     {"name", s.name()},
+                     {"base_bdev", s.base_name()},
+                     {"total_data_clusters", uint64_t{b.data_clusters()}},
+                     {"free_clusters", uint64_t{b.free_clusters()}},
+                     {"block_size", uint64_t{b.geometry().io_unit_size}},
+                     {"cluster_size", uint64_t{b.geometry().cluster_size}},
+                     {"max_growable_size", b.geometry().cluster_count_max() * b.geometry().cluster_size}};
+    if (std::string why = b.trouble(); !why.empty()) out.add("degraded_reason", std::move(why));
+    return out;
 }
 
 }  // namespace varve::modules::lvol

@@ -160,6 +160,7 @@ task<uuid> volumes::import(std::string bdev_name, std::optional<std::string> nam
     s._blobs->start_trimming();
     _log.notice(fmt::format("lvstore {} ({}) on bdev {}: {} lvols", s._name, s._uuid.to_string(), bdev_name,
                             s._volumes.size()));
+    if (std::string why = s._blobs->trouble(); !why.empty()) _log.warning(fmt::format("lvstore {}: {}", s._name, why));
     co_return s._uuid;
 }
 

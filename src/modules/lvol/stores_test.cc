@@ -1,4 +1,5 @@
 // Stores: made, found again, refused, gone.
+#include "blob/format/page.h"
 #include "modules/lvol/test_lvol.h"
 #include "thread/awaits.h"
 
@@ -193,6 +194,30 @@ STORE_TEST(a_volume_whose_alias_is_taken_waits) {
         EXPECT_EQ(co_await s.code("bdev_lvol_rename", R"({"old_name": ")" + id + R"(", "new_name": "c"})"), 0);
         EXPECT_EQ(s.find("lvs/c"), s.find(id));
         EXPECT_EQ((co_await s.volume("c"))["is_degraded"], json::value(false));
+    });
+}
+
+// A store that died, and of which it cannot be known what a volume has: nothing is given to others, and it is said why.
+STORE_TEST(tells_why_nothing_is_free) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("thick", 3, false);
+        disk_image& crashed = s.images["crashed"] = s.disk().blocks;
+        auto page = [&](std::size_t number) { return std::span(crashed).subspan(number * 4096).first<4096>(); };
+        for (std::size_t i = 1; i < 256; ++i) {  // of the first cluster
+            const auto header = blob::format::header_of(page(i));
+            const bool extents = blob::format::crc_right(page(i)) && page(i)[16] == std::byte{6};
+            if (extents && blob::format::is_blob_id(header.id)) std::ranges::fill(page(i), std::byte{0x55});
+        }
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug(life::disk_properties("disk"), "crashed");
+        EXPECT_EQ((co_await s.store("lvs"))["free_clusters"], json::value(0));
+        const std::string why = "31 clusters without a known owner are not free";
+        EXPECT_TRUE((co_await s.store("lvs"))["degraded_reason"].string()->starts_with(why));
+        EXPECT_NE(s.lines.find("lvstore lvs: " + why), std::string::npos) << s.lines;
+        EXPECT_EQ(co_await s.code("bdev_lvol_delete", R"({"name": "lvs/thick"})"), 0);
+        EXPECT_TRUE((co_await s.store("lvs"))["degraded_reason"].is_null());
     });
 }
 

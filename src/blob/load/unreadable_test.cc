@@ -1,0 +1,117 @@
+// Metadata that cannot be read: no more is kept from others than what may be somebody's, it is said why, and it ends.
+#include <gmock/gmock.h>
+
+#include "blob/load/test_doubt.h"
+
+namespace varve::blob {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr uint32_t nobodys = 30;
+
+TEST(unreadable, a_page_of_nobody_in_a_store_that_died_may_be_anybodys) {
+    doubtful d;
+    d.allocate_more(false);
+    d.cannot_read(d.g.offset_of_md_page(nobodys));
+    d.live([&d](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        EXPECT_EQ(s->free_clusters(), 0u);
+        EXPECT_THAT(s->trouble(), HasSubstr("metadata pages 30 cannot be read"));
+        EXPECT_THAT(s->trouble(), HasSubstr("--rewrite-unreadable"));
+        co_await d.expect_contents(l, *s, d.young, 'y');
+        co_await s->abandon();
+    });
+    d.machine.disk().clear_faults();
+    d.live([](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        EXPECT_EQ(s->free_clusters(), s->data_clusters() - 8);
+        EXPECT_EQ(s->trouble(), "");
+        co_await s->unload();
+    });
+    EXPECT_EQ(fsck(d.machine.disk(), true), "");
+}
+
+TEST(unreadable, the_masks_of_a_store_that_was_unloaded_tell_of_a_page_of_nobody) {
+    doubtful d;
+    d.allocate_more(true);
+    d.flip_in_mask(d.g.page_mask, nobodys);  // so that all is read
+    d.cannot_read(d.g.offset_of_md_page(nobodys + 1));
+    d.live([](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        EXPECT_EQ(s->free_clusters(), s->data_clusters() - 8);
+        EXPECT_EQ(s->trouble(), "");
+        co_await s->unload();
+    });
+}
+
+TEST(unreadable, what_fails_once_is_read_again) {
+    doubtful d;
+    d.allocate_more(false);
+    d.cannot_read(d.g.offset_of_md_page(nobodys), 2);  // with others, and alone
+    d.live([](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        EXPECT_EQ(s->free_clusters(), s->data_clusters() - 8);
+        expect_sound(*s);
+        co_await s->unload();
+    });
+    EXPECT_EQ(fsck(d.machine.disk(), true), "");
+}
+
+TEST(unreadable, a_page_of_the_double_write_area_is_nobodys) {
+    doubtful d;
+    d.allocate_more(false);
+    const format::double_write_area area = d.area;
+    d.cannot_read(d.g.offset_of_md_page(area.first + area.page_count() - 1));
+    d.live([&d](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        EXPECT_EQ(s->free_clusters(), s->data_clusters() - 8);
+        expect_sound(*s);
+        co_await d.expect_kept(*s);
+        co_await s->unload();
+    });
+    EXPECT_EQ(fsck(d.machine.disk(), true), "");
+}
+
+// When the blob goes whose pages could not be read, everything is known, and readable.
+TEST(unreadable, pages_of_a_blob_trouble_nobody_any_more_when_it_is_removed) {
+    for (int which : {0, 1, 2}) {  // a page of its chain, its last, its extent page
+        SCOPED_TRACE(which);
+        doubtful d;
+        d.allocate_more(false);
+        const uint32_t page = which == 0 ? d.pages[1] : which == 1 ? d.pages.back() : d.extent_page;
+        d.cannot_read(d.g.offset_of_md_page(page));
+        d.live([&d](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            EXPECT_TRUE(s->find(d.young)->set_aside());
+            EXPECT_EQ(s->free_clusters(), 0u);
+            EXPECT_THAT(s->trouble(), HasSubstr("before the blobs are removed"));
+            d.machine.disk().clear_faults();  // as a medium does where it is written
+            co_await s->remove(d.young);
+            EXPECT_EQ(s->free_clusters(), s->data_clusters() - 5);
+            EXPECT_EQ(s->trouble(), "");
+            expect_sound(*s);
+            co_await s->unload();
+        });
+        EXPECT_EQ(fsck(d.machine.disk(), true), "");
+        format::page_bytes now;
+        d.machine.disk().peek(d.g.offset_of_md_page(page), now);
+        EXPECT_TRUE(format::is_clear(now));
+    }
+}
+
+TEST(unreadable, what_stays_unreadable_is_not_taken_for_written) {
+    doubtful d;
+    d.allocate_more(false);
+    d.cannot_read(d.g.offset_of_md_page(d.extent_page));
+    d.live([&d](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        co_await s->remove(d.young);
+        EXPECT_EQ(s->free_clusters(), s->data_clusters() - 5);
+        co_await s->unload();
+        EXPECT_FALSE(s->super().clean);
+    });
+}
+
+}  // namespace
+}  // namespace varve::blob
