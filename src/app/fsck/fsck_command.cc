@@ -29,7 +29,7 @@ enum fsck_status : int {
 
 struct fsck_options {
     std::string device, journal, undo;
-    bool repair = false, dry_run = false, json = false, verbose = false;
+    bool repair = false, rewrite_unreadable = false, dry_run = false, json = false, verbose = false;
 };
 
 int complain(const error& e) {
@@ -82,7 +82,7 @@ int run_check(const fsck_options& how) {
     }
     auto read = check::inspect(**file);
     if (!read) return no_store(how, (*file)->shape(), read.error());
-    auto found = check::examine(*read);
+    auto found = check::examine(*read, {.give_up_unreadable = how.rewrite_unreadable});
     const auto plan = how.repair || how.dry_run ? check::plan_repair(*read, found) : check::repair_plan{};
     print(how, *read, found, plan);
     if (read->store() == nullptr) return fsck_failed;  // there is nothing to check
@@ -114,6 +114,8 @@ int run_undo(const fsck_options& how) {
         return fsck_clean;
     }
     if (auto done = (*file)->apply(*plan); !done) return complain(done.error());
+    for (const auto& c : journal->changes)
+        if (c.lost) fmt::print("not taken back: {}\n", c.why);
     fmt::print("{} changes taken back\n", plan->changes.size());
     return plan->changes.empty() ? fsck_clean : fsck_repaired;
 }
@@ -130,6 +132,10 @@ int fsck_command(const arguments& args) {
         "varve fsck"};
     app.add_option("DEVICE", how.device, "the file or block device")->required();
     app.add_flag("--repair", how.repair, "change what can be repaired; what is ambiguous is set aside");
+    app.add_flag("--rewrite-unreadable", how.rewrite_unreadable,
+                 "with --repair: zero metadata pages that cannot be read and that no blob names. A blob that began in "
+                 "one is lost; --undo cannot bring them back")
+        ->needs("--repair");
     app.add_flag("--dry-run", how.dry_run, "say what --repair or --undo would change, and change nothing");
     app.add_option("--journal", how.journal, "where to keep what is replaced (default: ./NAME.fsck-journal)");
     app.add_option("--undo", how.undo, "take back the repair of which this is the journal")->excludes("--repair");

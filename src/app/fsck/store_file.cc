@@ -101,13 +101,16 @@ void store_file::read(std::span<blob::check::piece> pieces) {
 
 result<> store_file::write(const blob::check::change& c) {
     std::vector<std::byte> now(c.before.size());
-    if (int number = read_all(_fd, now, c.offset); number != 0) return failed(number, fmt::format("{}: read", _path));
-    if (now != c.before)
+    int number = read_all(_fd, now, c.offset);
+    if (number != 0 && !c.lost) return failed(number, fmt::format("{}: read", _path));
+    if (number == 0 && c.lost && now != c.after)
+        return fail(error(errc::busy, fmt::format("{}: {}: now it can be read: check again", _path, c.why)));
+    if (number == 0 && !c.lost && now != c.before)
         return fail(
             error(errc::busy,
                   fmt::format("{}: {}: what is there is not what was read: someone else writes to it", _path, c.why)));
     uint64_t at = c.offset;
-    int number = write_all(c.after, [&](std::span<const std::byte> rest) {
+    number = write_all(c.after, [&](std::span<const std::byte> rest) {
         const ssize_t n = ::pwrite(_fd, rest.data(), rest.size(), static_cast<off_t>(at));
         if (n > 0) at += static_cast<uint64_t>(n);
         return n;

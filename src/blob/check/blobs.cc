@@ -14,8 +14,6 @@ using format::page_content;
 void examiner::find_blobs() {
     _extent_uses.resize(_g.md.count);
     const format::bit_mask* ids = clean() ? _e.mask(format::mask_type::used_blobids) : nullptr;
-    for (const auto& [number, why] : _e.unreadable_pages())
-        report(problem::unreadable, severity::error, fmt::format("page {}: {}", number, why)).pages = {number};
     std::vector<uint32_t> unmarked;
     for (const auto& [number, bytes] : _e.pages()) {
         if (format::look_at(bytes, number).content != page_content::root) continue;
@@ -90,6 +88,9 @@ void examiner::find_bad_roots(const format::bit_mask* ids) {
             if (own || (says_nothing && old != nullptr && old->test(number)))
                 report_bad_root(number, format::name_of(seen.content));
         }
+        const format::bit_mask* old = _e.mask(format::mask_type::used_blobids);
+        for (const auto& [number, why] : _e.unreadable_pages())
+            if (old != nullptr && old->test(number)) report_bad_root(number, "unreadable");
         return;
     }
     for (uint32_t number = 0; number < ids->size(); ++number) {
@@ -141,6 +142,7 @@ void examiner::read_chain(examined_blob& b) {
     for (uint32_t number = format::root_page_of(b.id());;) {
         const format::page_bytes* bytes = _e.page(number);
         chain.push_back({number, bytes == nullptr ? clear : *bytes});
+        if (_e.why_unreadable(number) != nullptr) _named_unreadable.insert(number);
         if (bytes == nullptr || !format::crc_right(*bytes)) break;
         const format::page_header h = format::header_of(*bytes);
         if (h.id != b.id() || h.sequence != chain.size() - 1 || h.next == format::no_page) break;
@@ -180,6 +182,7 @@ void examiner::read_extent_page(examined_blob& b, extent_page_use& use) {
     const format::page_bytes* bytes = _e.page(use.page);
     if (bytes == nullptr) {
         const std::string* why = _e.why_unreadable(use.page);
+        if (why != nullptr) _named_unreadable.insert(use.page);
         use.wrong = fmt::format("page {}: {}, should be an extent page", use.page, why == nullptr ? "clear" : *why);
         b.owns_more = true;
         return;

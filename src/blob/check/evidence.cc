@@ -35,6 +35,11 @@ void evidence::take_unreadable(uint32_t first_page, uint32_t count, std::string_
     for (uint32_t i = 0; i < count; ++i) _unreadable.emplace(first_page + i, why);
 }
 
+void evidence::give_up(uint32_t page) {
+    auto found = _unreadable.extract(page);
+    if (!found.empty()) _given_up.insert(std::move(found));
+}
+
 void evidence::replace_page(uint32_t number, const format::page_bytes& bytes) {
     const format::page_bytes* now = page(number);
     _replaced.try_emplace(number, now == nullptr ? format::page_bytes{} : *now);

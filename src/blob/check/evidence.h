@@ -28,12 +28,16 @@ class evidence {
     // Metadata page `number`; clear pages may be left out.
     void take_page(uint32_t number, format::page_view bytes);
     void take_unreadable(uint32_t first_page, uint32_t count, std::string_view why);
+    // From now on an unreadable page counts as clear: it is to be written anew.
+    void give_up(uint32_t page);
 
     // Null: clear, or unreadable.
     const format::page_bytes* page(uint32_t number) const noexcept;
     const std::string* why_unreadable(uint32_t page) const noexcept;
     const std::map<uint32_t, format::page_bytes>& pages() const noexcept { return _pages; }
     const std::map<uint32_t, std::string>& unreadable_pages() const noexcept { return _unreadable; }
+    // Pages that were given up, and why they could not be read.
+    const std::map<uint32_t, std::string>& given_up() const noexcept { return _given_up; }
     // Null: could not be read (why_no_mask says why), or the store has none.
     const format::bit_mask* mask(format::mask_type type) const noexcept;
     bool mask_was_read(format::mask_type type) const noexcept { return !read(type).bytes.empty(); }
@@ -59,7 +63,7 @@ class evidence {
     std::array<mask_read, 3> _masks;
     std::map<uint32_t, format::page_bytes> _pages;     // those that are not clear
     std::map<uint32_t, format::page_bytes> _replaced;  // what was there
-    std::map<uint32_t, std::string> _unreadable;
+    std::map<uint32_t, std::string> _unreadable, _given_up;
 };
 
 // Bits of a mask in this store, and where it lies.

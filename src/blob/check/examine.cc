@@ -10,13 +10,13 @@ namespace varve::blob::check {
 
 using format::mask_type;
 
-examination examine(evidence& e) {
+examination examine(evidence& e, examine_options how) {
     if (e.store() == nullptr) {
         examination none;
         none.findings.push_back({.what = problem::bad_super, .text = e.why_no_store()});
         return none;
     }
-    return examiner(e).run();
+    return examiner(e, how).run();
 }
 
 uint64_t examination::errors() const noexcept {
@@ -62,6 +62,8 @@ examination examiner::run() {
     find_blobs();
     link_parents();
     claim();
+    judge_unreadable();
+    judge_cleanness();
     report_flipped_bits();
     report_shared();
     look_at_volumes();
@@ -72,24 +74,68 @@ examination examiner::run() {
 }
 
 void examiner::look_at_super() {
-    bool masks = true;
     for (auto type : {mask_type::used_pages, mask_type::used_clusters, mask_type::used_blobids}) {
         if (region_of(type, _g).count == 0 || _e.mask_was_read(type)) continue;
-        masks = false;
         report(problem::unreadable, severity::error,
                fmt::format("{}: {}", format::name_of(type), _e.why_no_mask(type)));
     }
-    _out.can_be_clean = _g.blobid_mask.count != 0 && masks && (_super.clean || _e.unreadable_pages().empty());
     if (_super.origin == format::super_origin::torn || _super.origin == format::super_origin::clean_flag_torn)
         report(problem::torn_super, severity::error,
                _super.origin == format::super_origin::torn
                    ? "super block: a write of it was torn; its first sector is whole and counts"
                    : "super block: a write of its clean flag was torn; everything else in it is known")
             .repairable = true;
+}
+
+void examiner::judge_cleanness() {
+    bool masks = _g.blobid_mask.count != 0;
+    for (auto type : {mask_type::used_pages, mask_type::used_clusters, mask_type::used_blobids})
+        masks = masks && _e.mask_was_read(type);
+    const bool all_read = std::ranges::all_of(_e.unreadable_pages(), [&](auto& p) { return of_double_write(p.first); });
+    _out.can_be_clean = masks && (_super.clean || all_read);
     if (!_super.clean)
         report(problem::not_unloaded, severity::note,
                "the store was not unloaded; the next load makes its masks anew from the metadata")
             .repairable = _out.can_be_clean;
+}
+
+// ---- what cannot be read
+
+// Of the area, and it is nobody else's.
+bool examiner::of_double_write(uint32_t page) const noexcept {
+    const auto& extension = _super.extension;
+    if (!extension || !extension->double_write.exists() || _out.double_write_lost) return false;
+    if (_super.origin != format::super_origin::whole && _super.origin != format::super_origin::torn) return false;
+    return extension->double_write.holds(page);
+}
+
+// Pages that blobs name are those blobs' matter, and can be written anew when these are removed.
+void examiner::judge_unreadable() {
+    auto tell = [this](uint32_t page, std::string_view why, std::string_view more) -> finding& {
+        finding& f = report(problem::unreadable, severity::error, fmt::format("page {}: {}{}", page, why, more));
+        f.pages = {page};
+        return f;
+    };
+    for (const auto& [page, why] : std::map(_e.unreadable_pages())) {
+        const bool known = _named_unreadable.contains(page) || _page_owner[page] != 0 ||
+                           std::ranges::find(_bad_roots, page) != _bad_roots.end();
+        if (known) {
+            tell(page, why, "");
+        } else if (_how.give_up_unreadable) {
+            _e.give_up(page);
+        } else if (of_double_write(page)) {
+            tell(page, why, "; it is of no blob, and varve writes it anew by and by");
+        } else {
+            tell(page, why, "; no blob names it. --rewrite-unreadable gives it up: a blob that begins there is lost");
+            const format::bit_mask* used = clean() ? _e.mask(mask_type::used_pages) : nullptr;
+            if (used == nullptr || used->test(page)) _unseen.push_back(page);
+        }
+    }
+    auto mended = [this](uint32_t page) {
+        return std::ranges::find(_out.mended, page, &mended_page::page) != _out.mended.end();
+    };
+    for (const auto& [page, why] : _e.given_up())
+        if (!mended(page)) tell(page, why, "; it is given up and written anew").repairable = true;
 }
 
 // ---- flipped bits ----
@@ -176,7 +222,9 @@ void examiner::replay_double_write() {
             const uint32_t target = s.header.images[i].page;
             const format::page_bytes* now = _e.page(target);
             const format::page_bytes in_place = now == nullptr ? format::page_bytes{} : *now;
-            if (!format::must_replay(s.header, i, s.images[i], in_place)) continue;
+            const bool unreadable = _e.why_unreadable(target) != nullptr;
+            if (!unreadable && !format::must_replay(s.header, i, s.images[i], in_place)) continue;
+            _e.give_up(target);  // if it is unreadable: what it should be is known
             _e.replace_page(target, s.images[i]);
             const uint32_t image_page = area.header_page(s.number) + 1 + static_cast<uint32_t>(i);
             _out.mended.push_back({target, image_page});
@@ -260,10 +308,10 @@ void examiner::compare_mask(mask_type type, const format::bit_mask& ours) {
 
 void examiner::compare_masks() {
     const bool something_unknown =
-        !_e.unreadable_pages().empty() || !_bad_roots.empty() ||
+        !_unseen.empty() || !_bad_roots.empty() ||
         std::any_of(_out.blobs.begin(), _out.blobs.end(), [](auto& b) { return b.broken() || b.aside(); });
-    const bool owners_unknown = !_e.unreadable_pages().empty() || !_bad_roots.empty() ||
-                                std::ranges::any_of(_out.blobs, &examined_blob::owns_more);
+    const bool owners_unknown =
+        !_unseen.empty() || !_bad_roots.empty() || std::ranges::any_of(_out.blobs, &examined_blob::owns_more);
     const bool masks_tell =
         clean() && _e.mask(mask_type::used_pages) != nullptr && _e.mask(mask_type::used_clusters) != nullptr;
     if (owners_unknown && !masks_tell) keep_all();

@@ -61,6 +61,7 @@ struct examination {
     std::vector<format::blob_id> restored;  // that were set aside, and the reason is gone
     bool can_be_clean = false;              // all of it can be read: after a repair it may count as unloaded
     bool double_write_lost = false;         // others use its pages, or may
+    bool round_unknown = false;             // whether a change was committed cannot be read: nothing can be repaired
     bool loadable = false;                  // the next load will work; blobs with errors may be missing after it
 
     uint64_t errors() const noexcept;
@@ -70,7 +71,13 @@ struct examination {
 // Whether the first page of a blob has a flags descriptor: without one the blob cannot be set aside.
 bool has_flags(const format::page_bytes& root) noexcept;
 
+struct examine_options {
+    // Pages that cannot be read and that no blob names count as clear, and a repair writes them anew: what began there
+    // is lost.
+    bool give_up_unreadable = false;
+};
+
 // Replays the double-write area in the evidence first, when that is due.
-examination examine(evidence& e);
+examination examine(evidence& e, examine_options how = {});
 
 }  // namespace varve::blob::check

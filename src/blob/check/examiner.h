@@ -12,7 +12,7 @@ namespace varve::blob::check {
 
 class examiner {
   public:
-    explicit examiner(evidence& e) : _e(e), _super(*e.store()), _g(e.layout()) {}
+    examiner(evidence& e, examine_options how) : _e(e), _how(how), _super(*e.store()), _g(e.layout()) {}
     examination run();
 
   private:
@@ -22,6 +22,9 @@ class examiner {
 
     // examine.cc: what is not about one blob
     void look_at_super();
+    bool of_double_write(uint32_t page) const noexcept;
+    void judge_unreadable();
+    void judge_cleanness();
     void replay_double_write();
     void mend_flipped_bits();
     void report_flipped_bits();
@@ -64,10 +67,13 @@ class examiner {
     void look_at_uuid(const examined_blob& b, std::map<std::string, format::blob_id>& uuids);
 
     evidence& _e;
+    const examine_options _how;
     const format::super_block& _super;
     const format::geometry& _g;
     examination _out;
     std::vector<uint32_t> _bad_roots;
+    std::set<uint32_t> _named_unreadable;                 // by blobs
+    std::vector<uint32_t> _unseen;                        // unreadable pages in which blobs may begin that nobody knows
     std::vector<uint32_t> _flipped;                       // pages that were put right
     std::vector<uint8_t> _extent_uses;                    // of a page, up to two
     std::vector<uint32_t> _page_owner;                    // index in _out.blobs, plus one

@@ -13,7 +13,15 @@ namespace {
 constexpr std::size_t piece_bytes = 1024 * 1024;
 constexpr std::size_t pieces_at_once = 16;
 
-// Of one page that was read: its metadata page, or what is left of it.
+// Once more if it must be.
+void read_alone(storage& from, piece& p) {
+    from.read(std::span(&p, 1));
+    if (p.failed.empty()) return;
+    p.failed.clear();
+    from.read(std::span(&p, 1));
+}
+
+// Those of a piece that was read, or what is left of it.
 void take_pages(evidence& e, storage& from, piece& p, uint32_t first, uint32_t count) {
     const std::size_t stride = e.layout().md_page_size;
     if (p.failed.empty()) {
@@ -21,11 +29,13 @@ void take_pages(evidence& e, storage& from, piece& p, uint32_t first, uint32_t c
             e.take_page(first + i, p.bytes.subspan(i * stride).first<format::page_size>());
         return;
     }
-    if (count == 1) return e.take_unreadable(first, 1, p.failed);
     for (uint32_t i = 0; i < count; ++i) {  // which of them?
         piece one{.offset = p.offset + i * stride, .bytes = p.bytes.subspan(i * stride, stride), .failed = {}};
-        from.read(std::span(&one, 1));
-        take_pages(e, from, one, first + i, 1);
+        read_alone(from, one);
+        if (one.failed.empty())
+            e.take_page(first + i, one.bytes.first<format::page_size>());
+        else
+            e.take_unreadable(first + i, 1, one.failed);
     }
 }
 
@@ -60,7 +70,7 @@ void read_mask(evidence& e, storage& from, format::mask_type type) {
     if (region.count == 0) return;
     std::vector<std::byte> memory(e.layout().bytes_of(region));
     piece p{.offset = e.layout().offset_of(region), .bytes = memory, .failed = {}};
-    from.read(std::span(&p, 1));
+    read_alone(from, p);
     if (p.failed.empty())
         e.take_mask(type, memory);
     else
@@ -75,7 +85,7 @@ result<evidence> inspect(storage& from) {
         return format::damaged(fmt::format("{} bytes are too few for a blobstore", shape.size.value));
     format::page_bytes super;
     piece first{.offset = 0, .bytes = super, .failed = {}};
-    from.read(std::span(&first, 1));
+    read_alone(from, first);
     if (!first.failed.empty()) return fail(error(errc::io, fmt::format("super block: {}", first.failed)));
     evidence out(shape, super);
     if (out.store() == nullptr) return out;

@@ -22,6 +22,7 @@ struct entry_wire {
     le32 reason_length;
 };
 static_assert(sizeof(entry_wire) == 24);
+constexpr uint32_t lost_bit = uint32_t{1} << 31;  // of reason_length
 
 uint32_t crc_of(std::span<const std::byte> before, std::span<const std::byte> after) noexcept {
     return accel::crc32c(after, accel::crc32c(before));
@@ -54,7 +55,7 @@ std::string encode_journal(const repair_plan& plan) {
         const entry_wire w{.offset = c.offset,
                            .length = c.before.size(),
                            .crc = crc_of(c.before, c.after),
-                           .reason_length = static_cast<uint32_t>(c.why.size())};
+                           .reason_length = static_cast<uint32_t>(c.why.size()) | (c.lost ? lost_bit : 0)};
         add(&w, sizeof w);
         out += c.why;
         add(c.before.data(), c.before.size());
@@ -72,14 +73,16 @@ result<repair_plan> decode_journal(std::string_view text) {
         if (text.size() < sizeof w) return format::damaged("the journal ends in the middle of a change");
         std::memcpy(&w, text.data(), sizeof w);
         text.remove_prefix(sizeof w);
-        if (w.reason_length > text.size() || w.length > (text.size() - w.reason_length) / 2)
+        const uint32_t reason = w.reason_length & ~lost_bit;
+        if (reason > text.size() || w.length > (text.size() - reason) / 2)
             return format::damaged("the journal ends in the middle of a change");
         change c{.offset = w.offset,
-                 .before = bytes_of(text.substr(w.reason_length, w.length)),
-                 .after = bytes_of(text.substr(w.reason_length + w.length, w.length)),
-                 .why = std::string(text.substr(0, w.reason_length))};
+                 .before = bytes_of(text.substr(reason, w.length)),
+                 .after = bytes_of(text.substr(reason + w.length, w.length)),
+                 .why = std::string(text.substr(0, reason)),
+                 .lost = (w.reason_length & lost_bit) != 0};
         if (crc_of(c.before, c.after) != w.crc) return format::damaged("the journal is damaged");
-        text.remove_prefix(w.reason_length + 2 * w.length);
+        text.remove_prefix(reason + 2 * w.length);
         out.changes.push_back(std::move(c));
     }
     return out;
@@ -90,7 +93,7 @@ result<repair_plan> plan_undo(const repair_plan& journal, storage& device) {
     std::map<std::pair<uint64_t, std::size_t>, std::vector<const std::vector<std::byte>*>> states;
     for (const change& c : journal.changes) {
         auto& all = states[{c.offset, c.before.size()}];
-        if (all.empty()) all.push_back(&c.before);
+        if (all.empty()) all.push_back(c.lost ? &c.after : &c.before);
         all.push_back(&c.after);
     }
     repair_plan out;
@@ -101,6 +104,7 @@ result<repair_plan> plan_undo(const repair_plan& journal, storage& device) {
         std::vector<std::byte> now(c.before.size());
         piece p{.offset = c.offset, .bytes = now, .failed = {}};
         device.read(std::span(&p, 1));
+        if (!p.failed.empty() && c.lost) continue;  // it was not written
         if (!p.failed.empty()) return fail(errc::io, fmt::format("{}: {}", c.why, p.failed));
         if (!made_of(now, all))
             return fail(errc::busy, fmt::format("{}: what is there is neither what was there before nor what the "

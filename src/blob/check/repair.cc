@@ -106,6 +106,8 @@ class planner {
     planner(const evidence& e, const examination& found) : _e(e), _found(found), _patches(e) {}
 
     repair_plan run() {
+        if (_found.round_unknown) return {};
+        plan_given_up();
         plan_mended();
         const auto mended = static_cast<std::ptrdiff_t>(_plan.changes.size());
         for (uint32_t page : _found.flipped) _patches.open(page, "a flipped bit put right");
@@ -219,8 +221,23 @@ class planner {
             static constexpr page_bytes clear{};
             add(_e.layout().offset_of_md_page(m.page), before == nullptr ? clear : *before,
                 after == nullptr ? clear : *after, fmt::format("page {}: mended from page {}", m.page, m.image_page));
+            if (!_plan.empty() && _e.given_up().contains(m.page)) _plan.changes.back().lost = true;
         }
         _mended = std::move(done);
+    }
+    void plan_given_up() {
+        for (const auto& [number, why] : _e.given_up()) {
+            if (std::ranges::find(_found.mended, number, &mended_page::page) != _found.mended.end()) continue;
+            const auto offset = _e.layout().offset_of_md_page(number);
+            const std::vector<std::byte> zeroes(_e.layout().md_page_size);
+            _plan.changes.push_back({.offset = offset,
+                                     .before = zeroes,
+                                     .after = zeroes,
+                                     .why = fmt::format("page {}: written anew, since it cannot be read ({}): what was "
+                                                        "there is not known and cannot be brought back",
+                                                        number, why),
+                                     .lost = true});
+        }
     }
     void plan_end_of_rounds(std::ptrdiff_t at) {
         const auto& extension = _e.store()->extension;

@@ -6,6 +6,7 @@
 //   it SPDK's recovery would fail on is taken out of its chain. Blobs that claim the same clusters are set aside both.
 //   Why is kept in an internal xattr where there is room; who shared with one that is gone is set free.
 // - A page in which one bit flipped is put right; its checksum tells which.
+// - A page that cannot be read and that no blob names is written anew only when the examination gave it up.
 // - Masks are made anew from what blobs own, or may own; the store is marked as unloaded if all of it could be read.
 #pragma once
 
@@ -21,6 +22,7 @@ struct change {
     std::vector<std::byte> before;
     std::vector<std::byte> after;
     std::string why;
+    bool lost = false;  // what was there could not be read: `before` is zeroes, and cannot be brought back
 };
 
 struct repair_plan {

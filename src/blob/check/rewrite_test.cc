@@ -1,0 +1,131 @@
+// Pages that cannot be read: what may be in them, and what it takes to write them anew.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+
+#include "blob/check/test_repair.h"
+
+namespace varve::blob::check {
+namespace {
+
+using testing::HasSubstr;
+using store = test_store;
+
+constexpr uint32_t nobodys = 20;
+
+repair_plan give_up(store& s) {
+    evidence e = *inspect(s);
+    const auto found = examine(e, {.give_up_unreadable = true});
+    auto plan = plan_repair(e, found);
+    s.apply(plan);
+    return plan;
+}
+bool loses_anything(const repair_plan& plan) { return std::ranges::any_of(plan.changes, &change::lost); }
+
+TEST(blob_rewrite, a_page_nobody_names_is_given_up_when_that_is_asked_for) {
+    store s(false);
+    s.bad_pages = {s.offset_of(nobodys)};
+    const auto found = check_of(s);
+    EXPECT_THAT(all_text(found), HasSubstr("unreadable error page 20: Input/output error; no blob names it"));
+    EXPECT_THAT(all_text(found), HasSubstr("owners_unknown note"));
+    EXPECT_FALSE(loses_anything(repair(s)));
+    EXPECT_EQ(s.bad_pages.size(), 1u);
+
+    const auto before = s.bytes;
+    const auto plan = give_up(s);
+    ASSERT_TRUE(loses_anything(plan));
+    EXPECT_THAT(plan.changes[0].why, HasSubstr("page 20: written anew, since it cannot be read (Input/output error)"));
+    EXPECT_TRUE(check_of(s).findings.empty()) << all_text(check_of(s));
+    EXPECT_TRUE(inspect(s)->store()->clean);
+    EXPECT_LT(check_of(s).used_clusters.count(), s.layout().cluster_count);
+
+    const auto journal = *decode_journal(encode_journal(plan));
+    EXPECT_TRUE(journal.changes[0].lost);
+    EXPECT_EQ(std::ranges::count(journal.changes, true, &change::lost), 1);
+    EXPECT_EQ(journal.changes[0].why, plan.changes[0].why);
+    s.apply(*plan_undo(journal, s));
+    EXPECT_EQ(s.bytes, before) << "all but that page is as it was, and it was clear here";
+}
+
+TEST(blob_rewrite, a_repair_that_ended_before_the_page_was_written_can_be_taken_back) {
+    store s(false);
+    s.bad_pages = {s.offset_of(nobodys)};
+    evidence e = *inspect(s);
+    const auto plan = plan_repair(e, examine(e, {.give_up_unreadable = true}));
+    const auto undo = plan_undo(plan, s);
+    ASSERT_TRUE(undo) << undo.error().message();
+    EXPECT_TRUE(undo->empty());
+}
+
+TEST(blob_rewrite, pages_of_blobs_are_not_given_up) {
+    for (bool clean : {true, false}) {
+        for (uint32_t page : {4u, 13u, uint32_t{store::thin}}) {  // an extent page, of a chain, a root
+            SCOPED_TRACE(testing::Message() << page << " clean " << clean);
+            store s(clean);
+            s.bad_pages = {s.offset_of(page)};
+            const auto whole = s.get(page);
+            EXPECT_FALSE(loses_anything(give_up(s)));
+            EXPECT_EQ(s.get(page), whole);
+            EXPECT_GT(check_of(s).errors(), 0u);
+        }
+    }
+}
+
+TEST(blob_rewrite, a_page_of_the_double_write_area_hides_no_blob) {
+    store s(false);
+    s.bad_pages = {s.offset_of(55)};
+    const auto found = check_of(s);
+    EXPECT_LT(found.used_clusters.count(), s.layout().cluster_count) << all_text(found);
+    EXPECT_THAT(all_text(found), HasSubstr("unreadable error page 55: Input/output error; it is of no blob"));
+    repair(s);
+    EXPECT_TRUE(inspect(s)->store()->clean);
+    store lost(false);  // unless others have it
+    lost.pages_used.reset(50);
+    lost.write_masks();
+    lost.bad_pages = {lost.offset_of(55)};
+    EXPECT_EQ(check_of(lost).used_clusters.count(), lost.layout().cluster_count);
+}
+
+TEST(blob_rewrite, a_clean_store_tells_which_pages_are_free) {
+    store s;
+    s.bad_pages = {s.offset_of(nobodys)};
+    s.clusters_used.set(60);
+    s.write_masks();
+    EXPECT_THAT(all_text(check_of(s)), HasSubstr("leaked error used_cluster_mask: clusters 60"));
+    s.pages_used.set(nobodys);
+    s.write_masks();
+    EXPECT_THAT(all_text(check_of(s)), Not(HasSubstr("leaked"))) << "a blob in that page may have it";
+}
+
+TEST(blob_rewrite, what_fails_once_is_read_again) {
+    store s;
+    s.bad_pages = {s.layout().offset_of(s.layout().cluster_mask)};
+    s.bad_times = 1;
+    EXPECT_EQ(check_of(s).errors(), 0u);
+    s.bad_pages = {s.offset_of(4)};
+    s.bad_times = 2;  // with others, and alone
+    EXPECT_EQ(check_of(s).errors(), 0u);
+}
+
+TEST(blob_rewrite, what_a_page_should_be_is_written_over_what_cannot_be_read) {
+    store s(false);
+    const auto image = s.get(store::thick);
+    s.put(50, format::encode_double_write({.sequence = 5,
+                                           .flags = format::double_write_flag::redo,
+                                           .store = s.super.extension->store,
+                                           .own_page = 50,
+                                           .images = {{store::thick, format::crc_of_image(image)}}}));
+    s.put(51, image);
+    s.put(store::thick, {});
+    s.bad_pages = {s.offset_of(store::thick)};
+    const auto found = check_of(s);
+    EXPECT_EQ(found.errors(), 0u) << all_text(found);
+    const auto plan = repair(s);
+    ASSERT_FALSE(plan.empty());
+    EXPECT_TRUE(plan.changes[0].lost);
+    EXPECT_EQ(s.get(store::thick), image);
+    EXPECT_TRUE(check_of(s).findings.empty()) << all_text(check_of(s));
+}
+
+}  // namespace
+}  // namespace varve::blob::check
