@@ -38,6 +38,15 @@ TEST(blob_repair, a_bit_of_the_mask_of_blob_ids_deletes_nothing) {
     }
 }
 
+TEST(blob_repair, nor_makes_it_a_blob_of_a_clear_page) {
+    store s;
+    s.ids_used.set(20);
+    s.write_masks();
+    expect_repaired(s, {"leaked error used_blobid_mask: pages 20 are marked as first pages of blobs, and are not"}, 0);
+    repair(s);
+    EXPECT_TRUE(check_of(s).findings.empty()) << all_text(check_of(s));
+}
+
 TEST(blob_repair, nor_two_masks_when_the_clusters_are_nobody_elses) {
     store s;
     s.ids_used.reset(store::thick);

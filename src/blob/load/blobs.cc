@@ -47,7 +47,7 @@ task<> loader::find_blobs() {
     unsigned turn = 0;
     for (uint32_t p = 0; p < _pages.size(); ++p) {
         if (_pages[p]) _s._stamp = std::max(_s._stamp, format::header_of(*_pages[p]).stamp);
-        const bool marked = _clean && _used_ids->test(p);
+        const bool marked = _clean && _used_ids->test(p) && !is_nothing(p);
         if (!marked && (_pages[p] == nullptr || !is_root(p))) {
             if (_clean || !_unreadable.contains(p) || !_used_ids || !_used_ids->test(p)) continue;
         }
@@ -74,6 +74,11 @@ task<> loader::find_blobs() {
         _guessed.resize(guessed);
         if (++turn % pages_at_once == 0) co_await yield();
     }
+}
+
+// That a blob begins there is said by one bit alone: the page is clear, and a mask has it as free.
+bool loader::is_nothing(uint32_t p) const {
+    return _read_all && _pages[p] == nullptr && !_unreadable.contains(p) && !_used_pages->test(p);
 }
 
 // What begins a blob, or did before it was damaged: by its own word, that of its checksum, or the mask's of the last

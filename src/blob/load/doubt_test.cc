@@ -32,6 +32,31 @@ TEST(doubt, a_bit_of_a_mask_loses_no_blob) {
     }
 }
 
+TEST(doubt, a_bit_of_the_mask_of_blob_ids_makes_no_blob) {
+    doubtful d;
+    d.allocate_more(true);
+    constexpr uint32_t nobodys = 30;
+    d.flip_in_mask(d.g.blobid_mask, nobodys);
+    d.live([&d](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        EXPECT_EQ(s->find(format::id_of_root_page(nobodys)), nullptr);
+        expect_sound(*s);
+        blob_ref b = co_await s->open(d.old);
+        co_await s->set_xattr(b, "changed", "yes");
+        b.close();
+        co_await s->unload();
+    });
+    EXPECT_EQ(fsck(d.machine.disk(), true), "") << "the mask was not corrected";
+    d.flip_in_mask(d.g.blobid_mask, nobodys);
+    d.flip_in_mask(d.g.page_mask, nobodys);  // two agree: whatever it was is lost, and is said to be
+    d.live([](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        if (s->find(format::id_of_root_page(nobodys)) == nullptr) co_await fail(errc::not_found, "it is not told of");
+        EXPECT_TRUE(s->find(format::id_of_root_page(nobodys))->set_aside());
+        co_await s->abandon();
+    });
+}
+
 TEST(doubt, what_a_deletion_left_stays_deleted) {
     doubtful d;
     d.allocate_more(true);

@@ -35,6 +35,7 @@ class loader {
     }
 
     task<> find_blobs();
+    bool is_nothing(uint32_t page) const;
     bool is_root(uint32_t page) const;
     struct named;  // pages and clusters
     named named_by_all() const;
