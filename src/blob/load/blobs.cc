@@ -11,9 +11,10 @@ namespace varve::blob {
 
 namespace {
 
+constexpr auto others_already = "clusters it names are others' already";
 constexpr uint64_t per_page = format::clusters_per_extent_page;
-constexpr unsigned pages_at_once = 256;   // looked at before others have their turn
-constexpr uint8_t extent_page_users = 2;  // a half-made snapshot and its clone; more cannot be
+constexpr unsigned pages_at_once = 256;  // looked at before others have their turn
+constexpr uint8_t users_max = 2;         // a half-made snapshot and its clone; more cannot be
 
 }  // namespace
 
@@ -43,6 +44,7 @@ task<> loader::find_blobs() {
     _guessed.clear();
     _owners_unknown = false;
     _extent_page_users.assign(_g.md.count, 0);
+    _cluster_users.clear();
     std::vector<std::unique_ptr<blob_state>> unmarked;
     unsigned turn = 0;
     for (uint32_t p = 0; p < _pages.size(); ++p) {
@@ -158,12 +160,26 @@ result<std::unique_ptr<layout>> loader::make_layout(uint64_t clusters) {
     return fail(errc::unsupported, fmt::format("it has {} clusters, more than 2^28", clusters));
 }
 
+// A run of eight bytes may name all clusters there are, and so may a thousand blobs. False: two do already, and nobody
+// knows what else this one has.
+bool loader::use_of_run(uint32_t cluster) {
+    if (_cluster_users.empty()) _cluster_users.resize(_g.cluster_count);
+    step();
+    if (_cluster_users[cluster] >= users_max) {
+        _owners_unknown = true;
+        return false;
+    }
+    ++_cluster_users[cluster];
+    return true;
+}
+
 // For whose map there is no room: what it names, in any order, so that nobody else gets it.
 std::unique_ptr<layout> loader::claims_of(blob_state& b) {
     std::vector<uint32_t> named;
     const std::size_t at_most = std::min<uint64_t>(_g.cluster_count, clusters_max);
     for (const format::cluster_run& run : b.record.runs) {
         for (uint32_t i = 0; run.first != no_cluster && i < run.count && named.size() < at_most; ++i) {
+            if (!use_of_run(run.first + i)) break;
             named.push_back(run.first + i);
         }
     }
@@ -171,6 +187,12 @@ std::unique_ptr<layout> loader::claims_of(blob_state& b) {
         if (run.page == 0) continue;
         b.extent_pages.push_back(run.page);
         if (page(run.page) == nullptr) continue;
+        step(per_page);
+        if (_extent_page_users[run.page] >= users_max) {
+            _owners_unknown = true;
+            continue;
+        }
+        ++_extent_page_users[run.page];
         auto extent = format::decode_extent_page(*page(run.page), run.page, _g);
         for (uint32_t c : extent ? extent->clusters : std::vector<uint32_t>()) {
             if (c != no_cluster && named.size() < at_most) named.push_back(c);
@@ -236,7 +258,11 @@ std::optional<error> loader::decode_extents(blob_state& b, layout& l) {
             wrong = error(errc::bad_sequence, "it names more clusters than there are");
             break;
         }
-        for (uint32_t i = 0; i < run.count && at < l.size; ++i, ++at) l.put(at, run.first + i);
+        for (uint32_t i = 0; i < run.count && at < l.size && !wrong; ++i, ++at) {
+            if (!use_of_run(run.first + i)) wrong = error(errc::bad_sequence, others_already);
+            if (!wrong) l.put(at, run.first + i);
+        }
+        if (wrong) break;
     }
     for (const format::extent_page_run& run : b.record.extent_pages) {
         b.extent_pages.insert(b.extent_pages.end(), run.count, run.page);
@@ -264,8 +290,9 @@ result<format::extent_page> loader::decode_extent_page(blob_state& b, uint64_t i
         _owners_unknown = true;
         return fail(cannot_read(p, fmt::format("its extent page {}", p)));
     }
-    if (_extent_page_users[p]++ >= extent_page_users) {
-        _extent_page_users[p] = extent_page_users;
+    step(per_page);
+    if (_extent_page_users[p]++ >= users_max) {
+        _extent_page_users[p] = users_max;
         return fail(errc::bad_sequence, fmt::format("its extent page {} is others' already", p));
     }
     std::optional<format::page_bytes> mended;

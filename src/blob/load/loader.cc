@@ -13,7 +13,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 
 #include "env/system.h"
 
@@ -21,7 +20,6 @@ namespace varve::blob {
 
 namespace {
 
-constexpr uint64_t per_page = format::clusters_per_extent_page;
 constexpr std::size_t piece_bytes = 256 * 1024;
 constexpr unsigned readers = 8;
 
@@ -44,7 +42,9 @@ task<std::unique_ptr<store>> store::load(bdev::registry& devices, bdev::descript
     }
     std::unique_ptr<store> made(new store(devices, std::move(base), std::move(super)));
     made->_externals = how.externals;
-    result<> outcome = co_await as_result(loader(*made).run());
+    loader all(*made);
+    result<> outcome = co_await as_result(all.run());
+    if (how.steps != nullptr) *how.steps = all.steps();
     if (!outcome) {
         co_await made->abandon();
         co_await std::move(outcome);
@@ -195,96 +195,9 @@ void loader::set_aside(blob_state& b, std::string why) {
     if (!b.set_aside()) b.damage = std::move(why);
 }
 
-void loader::link_parents() {
-    for (auto& [id, b] : _s._blobs) {
-        if (b->set_aside() || !b->thin() || b->is_external_clone()) continue;
-        auto above = b->record.id_in(format::xattr_parent);
-        if (!above) {
-            set_aside(*b, above.error().message());
-            continue;
-        }
-        if (!*above) continue;
-        auto found = _s._blobs.find(**above);
-        if (found == _s._blobs.end() || found->second.get() == b.get()) {
-            set_aside(*b, fmt::format("its parent 0x{:x} is not there", **above));
-            continue;
-        }
-        b->parent = found->second.get();
-    }
-}
-
-// Whether anybody else names a cluster or an extent page of its.
-bool loader::others_have_of(const blob_state& b) const {
-    std::set<uint32_t> clusters, pages(b.extent_pages.begin(), b.extent_pages.end());
-    const layout& mine = *b.current;
-    for (uint64_t i = mine.next(0); i < mine.size; i = mine.next(i + 1)) clusters.insert(mine.at(i));
-    pages.erase(0);
-    for (const auto& [id, other] : _s._blobs) {
-        if (other.get() == &b) continue;
-        if (std::ranges::any_of(other->extent_pages, [&](uint32_t p) { return pages.contains(p); })) return true;
-        const layout& l = *other->current;
-        for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) {
-            if (clusters.contains(l.at(i))) return true;
-        }
-    }
-    return false;
-}
-
-// Snapshots that were being made or removed when the store died. Which way they go, the clone's metadata says, since
-// writing it was the commit point.
-void loader::settle_drafts() {
-    std::vector<blob_state*> dropped;
-    for (auto& [id, b] : _s._blobs) {
-        if (b->set_aside()) continue;
-        for (auto mark : {format::xattr_in_progress, format::xattr_pending_removal}) {
-            auto clone_id = b->record.id_in(mark);
-            if (!clone_id) {
-                set_aside(*b, clone_id.error().message());
-                break;
-            }
-            if (!*clone_id) continue;
-            auto clone = _s._blobs.find(**clone_id);
-            if (clone != _s._blobs.end() && clone->second->set_aside()) {  // nobody knows which way it went
-                set_aside(*b,
-                          fmt::format("it was being made or removed, and its clone 0x{:x} is set aside", **clone_id));
-                break;
-            }
-            const bool clone_is_lost = clone == _s._blobs.end() && !others_have_of(*b);
-            if (!clone_is_lost && (clone == _s._blobs.end() || clone->second->parent != b.get())) {
-                dropped.push_back(b.get());
-                break;
-            }
-            b->record.internal_xattrs.erase(mark);
-            b->record.flags.data_read_only |= format::data_ro_flag::read_only;
-            _to_rewrite.push_back(b.get());
-            if (mark == format::xattr_in_progress || clone_is_lost) continue;
-            // SPDK adds the snapshot's clusters to the clone's own while it removes the snapshot: they are still its.
-            blob_state& c = *clone->second;
-            for (uint64_t i = c.current->next(0); i < c.current->size; i = c.current->next(i + 1)) {
-                if (c.current->at(i) != b->current->at(i)) continue;
-                c.current->put(i, no_cluster);
-                --c.allocated;
-                c.unsaved_extents.insert(i / per_page);
-            }
-        }
-    }
-    for (blob_state* b : dropped) {
-        _to_clear.push_back(format::root_page_of(b->id));
-        for (uint32_t p : b->record.pages) _dropped_pages.push_back(p);
-        for (uint32_t p : b->extent_pages) {
-            if (p != 0) _dropped_pages.push_back(p);
-        }
-        std::erase(_to_rewrite, b);
-        for (auto& [id, other] : _s._blobs) {
-            if (other->parent == b) set_aside(*other, fmt::format("its parent 0x{:x} was never finished", b->id));
-            if (other->parent == b) other->parent = nullptr;
-        }
-        _s._blobs.erase(b->id);
-    }
-}
-
 // The first who names a page or cluster does not know of the second: both are set aside, and nobody writes there.
 void loader::claim(blob_state& b) {
+    step(1 + b.extent_pages.size() + b.allocated);
     auto take = [&](std::vector<blob_state*>& owners, uint32_t at, std::string_view what) {
         if (owners[at] == nullptr) {
             owners[at] = &b;
@@ -304,25 +217,6 @@ void loader::claim(blob_state& b) {
     for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) {
         if (take(_cluster_owner, l.at(i), "cluster")) _s._space.claim_cluster(l.at(i));
     }
-}
-
-// Whether any blob is set aside.
-bool loader::set_aside_clones_of_the_damaged() {
-    bool any_damaged = false;
-    for (auto& [id, b] : _s._blobs) {
-        std::size_t depth = 0;
-        for (const blob_state* up = b->parent; up != nullptr && !b->set_aside(); up = up->parent) {
-            if (up->set_aside()) set_aside(*b, fmt::format("its ancestor 0x{:x} is set aside: {}", up->id, up->damage));
-            if (++depth > _s._blobs.size()) set_aside(*b, "it is its own ancestor");
-        }
-        any_damaged = any_damaged || b->set_aside();
-    }
-    for (auto& [id, b] : _s._blobs) {
-        if (b->parent == nullptr) continue;
-        b->parent->clones.push_back(b.get());
-        b->current->below = &b->parent->slot;
-    }
-    return any_damaged;
 }
 
 // What damaged pages still name, and what the masks of the last unload call used. That is all there can be if the store

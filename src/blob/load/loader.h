@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,8 @@ class loader {
   public:
     explicit loader(store& s) : _s(s), _g(s._super.layout), _pages(_g.md.count) {}
     task<> run();
+    // Blobs, pages and clusters that were looked at, each as often as it was.
+    uint64_t steps() const noexcept { return _steps; }
 
   private:
     // Twice, if it must be.
@@ -50,13 +53,17 @@ class loader {
     format::decoded_chain decode_chain(format::blob_id id);
     std::optional<error> decode_extents(blob_state& b, layout& l);
     result<format::extent_page> decode_extent_page(blob_state& b, uint64_t index, std::optional<error>& wrong);
+    bool use_of_run(uint32_t cluster);
     error cannot_read(uint32_t page, std::string_view what) const;
     void link_parents();
-    bool others_have_of(const blob_state& b) const;
+    struct census;
     void settle_drafts();
+    void drop(const std::set<blob_id>& dropped);
     void claim(blob_state& b);
     void set_aside(blob_state& b, std::string why);
+    void judge_lineage();
     bool set_aside_clones_of_the_damaged();
+    void step(uint64_t n = 1) noexcept { _steps += n; }
     void keep_what_the_damaged_may_have();
     void claim_area();
     task<> tidy();
@@ -70,7 +77,8 @@ class loader {
     std::vector<std::unique_ptr<format::page_bytes>> _pages;  // of the region; null: clear, or not wanted
     std::map<uint32_t, std::string> _unreadable;              // pages
     std::vector<uint32_t> _guessed;                           // clusters that damaged pages name
-    std::vector<uint8_t> _extent_page_users;
+    std::vector<uint8_t> _extent_page_users, _cluster_users;  // the latter: by runs
+    uint64_t _steps = 0;
     std::vector<blob_state*> _page_owner, _cluster_owner;
     std::vector<uint32_t> _to_clear;       // roots of drafts that came to nothing
     std::vector<uint32_t> _dropped_pages;  // theirs: nobody else's before the roots are cleared
