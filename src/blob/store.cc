@@ -133,6 +133,7 @@ task<> store::write_masks() {
 task<> store::begin_change() {
     co_await _commits->ready();
     if (!_stale_roots.empty()) co_await clear_stale_roots();
+    if (!_old_roots.empty()) co_await clear_old_roots();
     if (!_super.clean && !_area_is_new && !_super_unsure) co_return;
     auto one = co_await _super_lock.lock();
     if (_super_unsure) {

@@ -312,6 +312,7 @@ class store {
     // the clone's as well; if that gave a page to others, a load would take them for damaged.
     task<> bury(blob_id id, stale_root left);
     task<> clear_stale_roots();
+    task<> clear_old_roots();
     void free_stale_root(const stale_root& of) noexcept;
 
     // Inflating (inflate.cc).
@@ -393,6 +394,7 @@ class store {
     external_devices* _externals = nullptr;
     std::map<blob_id, std::unique_ptr<blob_state>> _blobs;
     std::map<blob_id, stale_root> _stale_roots;
+    std::vector<uint32_t> _old_roots;  // pages that begin blobs which the masks call deleted; free, and nobody's
     mutex _burying;
     // Nobody's, but somebody who was set aside may know more: free when nobody is any more.
     std::vector<uint32_t> _kept_clusters, _kept_pages;

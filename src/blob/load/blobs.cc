@@ -42,6 +42,7 @@ format::bit_mask loader::pages_named() const { return named_by_all().pages; }
 task<> loader::find_blobs() {
     _s._blobs.clear();
     _guessed.clear();
+    _old_roots.clear();
     _owners_unknown = false;
     _extent_page_users.assign(_g.md.count, 0);
     _cluster_users.clear();
@@ -74,6 +75,7 @@ task<> loader::find_blobs() {
         }
         _owners_unknown = unknown;
         _guessed.resize(guessed);
+        _old_roots.push_back(format::root_page_of(b->id));
         if (++turn % pages_at_once == 0) co_await yield();
     }
 }

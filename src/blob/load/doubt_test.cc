@@ -68,12 +68,60 @@ TEST(doubt, what_a_deletion_left_stays_deleted) {
         co_await s->unload();
     });
     d.machine.disk().poke(d.g.offset_of_md_page(d.pages[0]), root);
-    d.live([&d](life& l) -> task<> {
-        auto s = co_await store::load(l.devices, l.base(), plain);
-        EXPECT_EQ(s->find(d.young), nullptr);
-        expect_sound(*s);
-        co_await s->unload();
-    });
+    for (bool masks_fit : {true, false}) {
+        if (!masks_fit) d.flip_in_mask(d.g.page_mask, 40);
+        d.live([&d](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            EXPECT_EQ(s->find(d.young), nullptr);
+            expect_sound(*s);
+            co_await s->unload();
+        });
+    }
+}
+
+// A load after a crash has no masks to believe, and would take it for a blob. The power goes at any of the first
+// change's operations, or after them.
+TEST(doubt, what_a_deletion_left_goes_before_the_store_is_changed) {
+    bool over = false;
+    for (uint64_t n = 0; !over; ++n) {
+        SCOPED_TRACE(testing::Message() << "power cut at operation " << n);
+        doubtful d;
+        d.allocate_more(true);
+        format::page_bytes root;
+        const uint64_t at = d.g.offset_of_md_page(d.pages[0]);
+        d.machine.disk().peek(at, root);
+        d.live([&d](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            co_await s->remove(d.young);
+            co_await s->unload();
+        });
+        d.machine.disk().poke(at, root);
+        if (n % 2 == 0) d.flip_in_mask(d.g.page_mask, 40);  // all is read
+        d.live([&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            EXPECT_EQ(s->find(d.young), nullptr);
+            expect_sound(*s);
+            const uint64_t cut = d.machine.disk().ops_issued() + n / 2;
+            d.machine.disk().cut_power_at(cut, env::sim::cut_outcome::tear_all);
+            blob_ref b = co_await s->open(d.old);
+            co_await as_result(s->set_xattr(b, "changed", "yes"));
+            b.close();
+            over = d.machine.disk().ops_issued() <= cut;
+            d.machine.disk().cut_power_at(UINT64_MAX);
+            co_await s->abandon();
+        });
+        d.live([&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            EXPECT_EQ(s->find(d.young), nullptr) << "it is back";
+            expect_sound(*s);
+            co_await d.expect_contents(l, *s, d.old, 'o');
+            blob_ref b = co_await s->open(d.old);
+            co_await s->set_xattr(b, "changed", "again");
+            b.close();
+            co_await s->unload();
+        });
+        EXPECT_EQ(fsck(d.machine.disk(), true), "");
+    }
 }
 
 // --- damaged pages of a store that died

@@ -75,6 +75,7 @@ task<> loader::run() {
     claim_area();
     const auto& extension = *_s._super.extension;
     _s._commits = std::make_unique<committer>(_s._disk, _g, extension.store, extension.double_write, _s._round);
+    find_old_roots();
     co_await tidy();
     if (!_clean) _s._space.all_are_stale();  // a crash may have kept the data of a write, and lost its mapping
 }
@@ -169,9 +170,13 @@ task<> loader::read_pieces(uint32_t& next) {
 }
 
 void loader::take_page(uint32_t number, format::page_view bytes) {
-    if (!wanted(number)) return;
+    if (format::is_clear(bytes)) {
+        _unreadable.erase(number);
+        return;
+    }
+    // What a deletion left is looked at where it is seen: after a crash nobody could tell it from a blob.
+    if (!wanted(number) && format::look_at(bytes, number).content != format::page_content::root) return;
     _unreadable.erase(number);
-    if (format::is_clear(bytes)) return;
     _pages[number] = std::make_unique<format::page_bytes>();
     std::ranges::copy(bytes, _pages[number]->begin());
 }
@@ -258,6 +263,26 @@ void loader::claim_area() {
     extension->double_write = {};
     _s.adopt_area();
     _s._area_is_new = true;
+}
+
+void loader::find_old_roots() {
+    for (uint32_t p : _old_roots) {
+        if (_page_owner[p] == nullptr && !_s._space.page_used(p)) _s._old_roots.push_back(p);
+    }
+}
+
+// Before the store's first change, since it is not unloaded from then on. The beginning of a page goes first: where
+// that is not what remains of a blob, nothing is.
+task<> store::clear_old_roots() {
+    auto one = co_await _burying.lock();
+    env::buffer zeroes = co_await _disk.memory(_super.layout.md_page_size);
+    for (std::size_t bytes : {std::size_t{_disk.block_size()}, zeroes.size()}) {
+        for (uint32_t p : _old_roots) {
+            co_await _disk.write(_super.layout.offset_of_md_page(p), zeroes.bytes().first(bytes));
+        }
+        co_await _disk.flush();
+    }
+    _old_roots.clear();
 }
 
 task<> loader::tidy() {

@@ -66,6 +66,7 @@ class loader {
     void step(uint64_t n = 1) noexcept { _steps += n; }
     void keep_what_the_damaged_may_have();
     void claim_area();
+    void find_old_roots();
     task<> tidy();
 
     store& _s;
@@ -79,6 +80,7 @@ class loader {
     std::vector<uint32_t> _guessed;                           // clusters that damaged pages name
     std::vector<uint8_t> _extent_page_users, _cluster_users;  // the latter: by runs
     uint64_t _steps = 0;
+    std::vector<uint32_t> _old_roots;
     std::vector<blob_state*> _page_owner, _cluster_owner;
     std::vector<uint32_t> _to_clear;       // roots of drafts that came to nothing
     std::vector<uint32_t> _dropped_pages;  // theirs: nobody else's before the roots are cleared
