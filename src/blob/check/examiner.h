@@ -52,6 +52,7 @@ class examiner {
 
     // owners.cc: blobs against each other
     void link_parents();
+    void find_ancestors();
     void find_half_made(examined_blob& b, std::string_view mark);
     void claim();
     void claim_double_write();

@@ -21,22 +21,50 @@ void examiner::link_parents() {
         }
         if (*parent && b.record.thin()) b.parent = **parent;
     }
-    for (examined_blob& b : _out.blobs) {
-        if (!b.parent) continue;
-        std::size_t steps = 0;
-        const examined_blob* above = &b;
-        while (above != nullptr && above->parent && steps <= _out.blobs.size()) {
-            const auto wanted = *above->parent;
-            above = _out.find(wanted);
-            ++steps;
-            if (above != nullptr) continue;
-            report_blob(problem::missing_parent, b,
-                        fmt::format("blob {:#x}: reads from snapshot {:#x}, which is not there{}", b.id(), wanted,
-                                    steps > 1 ? " (over its parents)" : ""))
-                .repairable = false;
+    find_ancestors();
+}
+
+// Each blob is looked at once, however long the ways up are.
+void examiner::find_ancestors() {
+    struct end {
+        std::optional<format::blob_id> missing;
+        bool circle = false;
+    };
+    enum : uint8_t { unknown, on_the_way, known };
+    std::vector<uint8_t> state(_out.blobs.size(), unknown);
+    std::vector<end> ends(_out.blobs.size());
+    for (std::size_t i = 0; i < _out.blobs.size(); ++i) {
+        std::vector<std::size_t> path;
+        end last;
+        for (std::size_t at = i;;) {
+            if (state[at] != unknown) {
+                last = state[at] == known ? ends[at] : end{.circle = true};
+                break;
+            }
+            state[at] = on_the_way;
+            path.push_back(at);
+            const auto& parent = _out.blobs[at].parent;
+            const examined_blob* above = parent ? _out.find(*parent) : nullptr;
+            if (above == nullptr) {
+                last.missing = parent;
+                break;
+            }
+            at = static_cast<std::size_t>(above - _out.blobs.data());
         }
-        if (steps > _out.blobs.size())
+        for (std::size_t at : path) {
+            ends[at] = last;
+            state[at] = known;
+        }
+    }
+    for (std::size_t i = 0; i < _out.blobs.size(); ++i) {
+        const examined_blob& b = _out.blobs[i];
+        if (ends[i].circle)
             report_blob(problem::missing_parent, b, fmt::format("blob {:#x}: its parents go in a circle", b.id()))
+                .repairable = false;
+        if (ends[i].missing)
+            report_blob(problem::missing_parent, b,
+                        fmt::format("blob {:#x}: reads from snapshot {:#x}, which is not there{}", b.id(),
+                                    *ends[i].missing, b.parent != ends[i].missing ? " (over its parents)" : ""))
                 .repairable = false;
     }
 }

@@ -368,6 +368,8 @@ std::string descriptor(uint8_t type, std::initializer_list<uint64_t> longs, std:
     return out;
 }
 
+std::string text(uint64_t number) { return {reinterpret_cast<const char*>(&number), sizeof number}; }
+
 examination check_of(sparse_store& s) {
     evidence e = *inspect(s);
     auto found = examine(e);
@@ -389,6 +391,23 @@ TEST(blob_repair, rings_and_chains_of_roots_are_left_where_they_cease_to_be_the_
     for (uint32_t i = half; i < pages; ++i)
         chain.put(i, format::id_of_root_page(0), i - half + 1, {}, i + 1 < pages ? i + 1 : format::no_page);
     EXPECT_EQ(check_of(chain).find(format::id_of_root_page(0))->record.pages.size(), half + 1);
+}
+
+TEST(blob_repair, ways_up_to_the_last_ancestor_are_gone_once) {
+    constexpr uint32_t pages = 16384, last = pages - 2;
+    for (bool circle : {false, true}) {
+        sparse_store s(uint64_t{1} << 30, 1 << 20, pages);
+        for (uint32_t i = 0; i <= last; ++i) {
+            const uint64_t above = format::id_of_root_page(i < last ? i + 1 : circle ? 0 : last + 1);
+            const std::string parent = std::string("\4\0\x08\0SNAP", 8) + text(above);
+            std::string all = descriptor(3, {3, 0, 0}, {}) + '\4';
+            const auto length = static_cast<uint32_t>(parent.size());
+            all.append(reinterpret_cast<const char*>(&length), sizeof length);
+            s.put(i, format::id_of_root_page(i), 0, all + parent, format::no_page);
+        }
+        const auto found = check_of(s);
+        EXPECT_EQ(std::ranges::count(found.findings, problem::missing_parent, &finding::what), last + 1) << circle;
+    }
 }
 
 TEST(blob_repair, runs_that_overlap_are_not_counted_one_by_one) {
