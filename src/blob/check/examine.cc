@@ -69,7 +69,9 @@ examination examiner::run() {
     look_at_volumes();
     find_restored();
     compare_masks();
-    _out.loadable = true;
+    _out.loadable = !_out.round_unknown;
+    if (_out.round_unknown)
+        for (finding& f : _out.findings) f.repairable = false;
     return std::move(_out);
 }
 
@@ -124,7 +126,7 @@ void examiner::judge_unreadable() {
         } else if (_how.give_up_unreadable) {
             _e.give_up(page);
         } else if (of_double_write(page)) {
-            tell(page, why, "; it is of no blob, and varve writes it anew by and by");
+            if (!_out.round_unknown) tell(page, why, "; it is of no blob, and varve writes it anew by and by");
         } else {
             tell(page, why, "; no blob names it. --rewrite-unreadable gives it up: a blob that begins there is lost");
             const format::bit_mask* used = clean() ? _e.mask(mask_type::used_pages) : nullptr;
@@ -171,21 +173,41 @@ void examiner::report_flipped_bits() {
 
 // ---- double write ----
 
-bool examiner::read_slot(uint32_t slot, format::double_write_header& header,
-                         std::vector<format::page_bytes>& images) const {
+bool examiner::read_slot(uint32_t slot, format::double_write_header& header, std::vector<format::page_bytes>& images) {
     const auto& area = _super.extension->double_write;
     const uint32_t first = area.header_page(slot);
+    if (_e.why_unreadable(first) != nullptr) {
+        report_unknown_round(first);
+        return false;
+    }
     const format::page_bytes* page = _e.page(first);
     if (page == nullptr) return false;
     auto decoded = format::decode_double_write(*page, first, area, _super.extension->store, _g);
     if (!decoded) return false;
     header = std::move(*decoded);
     images.clear();
+    std::optional<uint32_t> unknown;
     for (uint32_t i = 0; i < header.images.size(); ++i) {
-        const format::page_bytes* image = _e.page(first + 1 + i);
+        const bool unreadable = _e.why_unreadable(first + 1 + i) != nullptr;
+        // What cannot be read of a round is as good where it was to be written.
+        const format::page_bytes* image = _e.page(unreadable ? header.images[i].page : first + 1 + i);
         images.push_back(image == nullptr ? format::page_bytes{} : *image);
+        if (format::crc_of_image(images.back()) == header.images[i].crc) continue;
+        if (!unreadable) return false;
+        unknown = first + 1 + i;
     }
-    return format::is_whole(header, images);
+    if (unknown) report_unknown_round(*unknown);
+    return !unknown;
+}
+
+void examiner::report_unknown_round(uint32_t page) {
+    _out.round_unknown = true;
+    finding& f = report(problem::unreadable, severity::error,
+                        fmt::format("page {}: may hold the last change before the store died, and cannot be read: no "
+                                    "load opens the store, and nothing can be repaired before --rewrite-unreadable "
+                                    "gives that change up",
+                                    page));
+    f.pages = {page};
 }
 
 void examiner::replay_double_write() {
@@ -206,6 +228,8 @@ void examiner::replay_double_write() {
         return;
     }
     if (!format::double_write_trusted(_super, *used)) return;
+    for (uint32_t page = area.first; _how.give_up_unreadable && page < area.first + area.page_count(); ++page)
+        _e.give_up(page);
     struct slot {
         uint32_t number;
         format::double_write_header header;

@@ -28,7 +28,8 @@ class examiner {
     void replay_double_write();
     void mend_flipped_bits();
     void report_flipped_bits();
-    bool read_slot(uint32_t slot, format::double_write_header& header, std::vector<format::page_bytes>& images) const;
+    bool read_slot(uint32_t slot, format::double_write_header& header, std::vector<format::page_bytes>& images);
+    void report_unknown_round(uint32_t page);
     bool clean() const noexcept { return _super.masks_are_true(); }
     void compare_masks();
     void compare_mask(format::mask_type type, const format::bit_mask& ours);

@@ -127,5 +127,61 @@ TEST(blob_rewrite, what_a_page_should_be_is_written_over_what_cannot_be_read) {
     EXPECT_TRUE(check_of(s).findings.empty()) << all_text(check_of(s));
 }
 
+// --- whether there was a last change
+
+struct with_a_round : store {
+    explicit with_a_round(bool in_place) : store(false), image(get(thick)), other(get(thin)) {
+        put(50, format::encode_double_write(
+                    {.sequence = 5,
+                     .flags = format::double_write_flag::redo,
+                     .store = super.extension->store,
+                     .own_page = 50,
+                     .images = {{thick, format::crc_of_image(image)}, {thin, format::crc_of_image(other)}}}));
+        put(51, image);
+        put(52, other);
+        if (in_place) return;
+        format::blob_record& r = record(thick);
+        r.xattrs.set("older", "yes");
+        write(r);
+    }
+    const format::page_bytes image, other;
+};
+
+TEST(blob_rewrite, a_change_that_cannot_be_read_is_given_up_only_when_that_is_asked_for) {
+    for (uint32_t page : {50u, 51u}) {
+        SCOPED_TRACE(page);
+        with_a_round s(false);
+        const auto old = s.get(store::thick);
+        s.bad_pages = {s.offset_of(page)};
+        s.damage(13);
+        const auto found = check_of(s);
+        EXPECT_FALSE(found.loadable);
+        EXPECT_THAT(all_text(found), HasSubstr("may hold the last change before the store died"));
+        for (const finding& f : found.findings) EXPECT_FALSE(f.repairable) << f.text;
+        EXPECT_TRUE(repair(s).empty());
+        const auto plan = give_up(s);
+        EXPECT_TRUE(loses_anything(plan));
+        EXPECT_EQ(s.get(store::thick), old) << "a part of the change was made";
+        EXPECT_TRUE(check_of(s).loadable);
+        EXPECT_EQ(check_of(s).errors(), 0u) << all_text(check_of(s));
+        EXPECT_TRUE(check_of(s).mended.empty());
+        EXPECT_TRUE(inspect(s)->store()->clean);
+    }
+}
+
+TEST(blob_rewrite, a_change_that_lies_in_place_need_not_be_read) {
+    with_a_round s(true);
+    s.bad_pages = {s.offset_of(51)};
+    EXPECT_TRUE(check_of(s).loadable) << all_text(check_of(s));
+    with_a_round half(false);  // the other one is not
+    half.damage(store::thin);
+    half.bad_pages = {half.offset_of(52)};
+    EXPECT_FALSE(check_of(half).loadable);
+    with_a_round uncommitted(false);  // an image was not written
+    uncommitted.bad_pages = {uncommitted.offset_of(51)};
+    uncommitted.damage(52);
+    EXPECT_TRUE(check_of(uncommitted).loadable) << all_text(check_of(uncommitted));
+}
+
 }  // namespace
 }  // namespace varve::blob::check

@@ -12,7 +12,7 @@
 
 namespace varve::blob::check {
 
-class test_store final : public storage {
+class test_store : public storage {
   public:
     static constexpr uint32_t cluster = 64 * 1024;
     enum page : uint32_t { own = 0, thick = 1, thin = 3, snap1 = 6, snap2 = 8, clone = 10, old = 12 };  // roots

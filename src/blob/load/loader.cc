@@ -103,43 +103,6 @@ task<> loader::read_masks() {
     _clean = _s._super.masks_are_true() && _used_pages && _used_clusters && _used_ids;
 }
 
-task<> loader::repeat_round() {
-    if (!_s._super.extension || (!_used_pages && !_s._unreadable.mask)) co_return;
-    const format::double_write_area area = _s._super.extension->double_write;
-    // SPDK would have written the mask, and so made it readable: where it is not, SPDK has not been here.
-    format::bit_mask everything(_g.md.count);
-    everything.set(0, _g.md.count);
-    if (!format::double_write_trusted(_s._super, _used_pages ? *_used_pages : everything)) co_return;
-    const std::size_t stride = _g.md_page_size;
-    env::buffer slot = co_await _s._disk.memory(area.per_slot * stride);
-    auto pages = [&](std::size_t first, std::size_t count) {
-        return slot.bytes().subspan(first * stride, count * stride);
-    };
-    const uint64_t offset_of_slot = _g.offset_of_md_page(area.header_page(0));
-    const bool all = (co_await as_result(_s._disk.read(offset_of_slot, slot.bytes()))).has_value();
-    // Without the pages of a round that was committed nobody knows what else is true.
-    if (!all) co_await _s._disk.read(offset_of_slot, pages(0, 1));
-    auto view = [&](std::size_t i) { return pages(i, 1).first<format::page_size>(); };
-    auto header = format::decode_double_write(view(0), area.header_page(0), area, _s._super.extension->store, _g);
-    if (!header) co_return;
-    _s._round = header->sequence;
-    std::vector<format::page_bytes> images(header->images.size());
-    if (!all && !images.empty()) co_await _s._disk.read(offset_of_slot + stride, pages(1, images.size()));
-    for (std::size_t i = 0; i < images.size(); ++i) std::ranges::copy(view(i + 1), images[i].begin());
-    if (!format::is_whole(*header, images)) co_return;
-    env::buffer memory = co_await _s._disk.memory(stride);
-    for (std::size_t i = 0; i < images.size(); ++i) {
-        const uint64_t offset = _g.offset_of_md_page(header->images[i].page);
-        const bool read = (co_await as_result(_s._disk.read(offset, memory.bytes()))).has_value();
-        const auto in_place = memory.bytes().first<format::page_size>();
-        if (read && !format::must_replay(*header, i, images[i], in_place)) continue;
-        std::memset(memory.data(), 0, memory.size());
-        std::ranges::copy(images[i], memory.data());
-        co_await _s._disk.write(offset, memory.bytes());
-    }
-    co_await _s._disk.flush();
-}
-
 task<> loader::read_metadata() {
     crew all;
     uint32_t next = 0;

@@ -26,6 +26,8 @@ class loader {
     task<> read_masks();
     task<std::optional<format::bit_mask>> read_mask(format::mask_type type, format::page_range where, uint32_t bits);
     task<> repeat_round();
+    task<bool> lies_in_place(const format::double_write_header::image& image, std::span<std::byte> to);
+    task<> write_in_place(const format::double_write_header& header, std::span<const format::page_bytes> images);
     task<> read_metadata();
     task<> read_pieces(uint32_t& next);
     task<> read_one_by_one(uint32_t first, uint32_t count, std::span<std::byte> memory);

@@ -113,5 +113,84 @@ TEST(unreadable, what_stays_unreadable_is_not_taken_for_written) {
     });
 }
 
+// --- the double-write area
+
+// "old" has been changed; its root lies in place, or is as it was before.
+void change_old(doubtful& d, bool in_place) {
+    d.allocate_more(true);
+    format::page_bytes before;
+    const uint64_t root = d.g.offset_of_md_page(format::root_page_of(d.old));
+    d.machine.disk().peek(root, before);
+    d.live([&d](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        blob_ref b = co_await s->open(d.old);
+        co_await s->set_xattr(b, "changed", "yes");
+        b.close();
+        co_await s->abandon();
+    });
+    if (!in_place) d.machine.disk().poke(root, before);
+}
+
+void expect_change(doubtful& d, bool there) {
+    d.live([&d, there](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        EXPECT_EQ(s->find(d.old)->record.xattrs.find("changed") != nullptr, there);
+        expect_sound(*s);
+        co_await s->abandon();
+    });
+}
+
+TEST(unreadable, the_last_change_is_not_given_up) {
+    for (uint32_t page : {0u, 1u}) {  // its header, an image
+        SCOPED_TRACE(page);
+        doubtful d;
+        change_old(d, false);
+        d.cannot_read(d.g.offset_of_md_page(d.area.first + page));
+        auto outcome = d.machine.live([](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            co_await s->abandon();
+        });
+        if (outcome) FAIL() << "what was committed was given up";
+        EXPECT_EQ(outcome.error().code(), errc::io);
+        EXPECT_THAT(outcome.error().message(), HasSubstr("may hold the last change before the store died"));
+        EXPECT_THAT(outcome.error().message(), HasSubstr("varve fsck --repair --rewrite-unreadable"));
+        d.machine.disk().clear_faults();
+        expect_change(d, true);
+    }
+}
+
+TEST(unreadable, the_last_change_need_not_be_read_where_it_lies_in_place) {
+    doubtful d;
+    change_old(d, true);
+    d.cannot_read(d.g.offset_of_md_page(d.area.first + 1));
+    expect_change(d, true);
+}
+
+TEST(unreadable, the_last_change_is_read_again) {
+    for (uint32_t page : {0u, 1u}) {
+        doubtful d;
+        change_old(d, false);
+        d.cannot_read(d.g.offset_of_md_page(d.area.first + page), 3);
+        expect_change(d, true);
+    }
+}
+
+TEST(unreadable, a_store_that_was_unloaded_has_no_last_change) {
+    doubtful d;
+    d.allocate_more(true);
+    d.cannot_read(d.g.offset_of_md_page(d.area.first));
+    d.live([&d](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        expect_sound(*s);
+        co_await d.expect_contents(l, *s, d.old, 'o');
+        blob_ref b = co_await s->open(d.old);
+        co_await s->set_xattr(b, "changed", "yes");
+        b.close();
+        co_await s->unload();
+        EXPECT_TRUE(s->super().clean);
+    });
+    EXPECT_EQ(fsck(d.machine.disk(), true), "");
+}
+
 }  // namespace
 }  // namespace varve::blob
