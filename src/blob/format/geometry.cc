@@ -103,7 +103,16 @@ result<geometry> plan_store(const device_shape& device, const store_shape& shape
     g.size = device.size;
     g.cluster_size = shape.cluster_size;
     g.io_unit_size = device.block_size;
-    g.md_page_size = std::max({shape.md_page_size, shape.physical_block_size, static_cast<uint32_t>(page_size)});
+    // A physical block that is no power of two is nothing to lay pages out by.
+    const uint32_t physical = is_power_of_two(shape.physical_block_size) ? shape.physical_block_size : 0;
+    g.md_page_size = std::max({shape.md_page_size, physical, static_cast<uint32_t>(page_size)});
+    if (g.md_page_size % page_size != 0)
+        return fail(errc::invalid, fmt::format("md_page_size {}: must be a multiple of 4096", g.md_page_size));
+    if (g.io_unit_size < 512 || !is_power_of_two(g.io_unit_size) || g.md_page_size % g.io_unit_size != 0)
+        return fail(errc::invalid,
+                    fmt::format("the device has blocks of {} bytes: a blobstore needs a power of two from "
+                                "512 that divides its pages of {}",
+                                g.io_unit_size, g.md_page_size));
     if (g.cluster_size == 0 || device.size.value < g.cluster_size)
         return fail(errc::no_space, fmt::format("cluster_size {}: the device has {} bytes, not one cluster",
                                                 g.cluster_size, device.size.value));

@@ -58,9 +58,9 @@ struct geometry {
 
 struct store_shape {
     uint32_t cluster_size = 1024 * 1024;
-    uint32_t md_page_count = 0;  // 0: one for each cluster, as SPDK's default
-    uint32_t md_page_size = 0;   // 0: 4096, or the device's physical block if that is larger
-    uint32_t physical_block_size = 0;
+    uint32_t md_page_count = 0;        // 0: one for each cluster, as SPDK's default
+    uint32_t md_page_size = 0;         // 0: 4096, or the device's physical block if that is larger
+    uint32_t physical_block_size = 0;  // one that is no power of two counts for nothing
 };
 
 // Where SPDK's initialisation would lay a store on this device. invalid or no_space with the reason.

@@ -54,6 +54,20 @@ TEST(blob_format_geometry, many_metadata_pages_leave_the_cluster_mask_room_to_gr
     EXPECT_EQ(grown(*larger, device(GiB, 4096)).error().code(), errc::invalid);
 }
 
+TEST(blob_format_geometry, sizes_of_blocks_that_lay_out_no_pages) {
+    for (uint32_t physical : {520u, 6144u, 12288u, 20480u}) {
+        auto g = plan_store(device(GiB), {.physical_block_size = physical});
+        ASSERT_TRUE(g) << g.error().message();
+        EXPECT_EQ(g->md_page_size, 4096u) << physical;
+    }
+    auto odd_pages = plan_store(device(GiB), {.md_page_size = 6144});
+    EXPECT_EQ(odd_pages.error().code(), errc::invalid);
+    EXPECT_THAT(odd_pages.error().message(), HasSubstr("md_page_size 6144: must be a multiple of 4096"));
+    auto odd_blocks = plan_store(device(GiB, 520), {});
+    EXPECT_EQ(odd_blocks.error().code(), errc::invalid);
+    EXPECT_THAT(odd_blocks.error().message(), HasSubstr("blocks of 520 bytes"));
+}
+
 TEST(blob_format_geometry, large_metadata_pages) {
     auto g = plan_store(device(GiB, 4096), {.physical_block_size = 16384});
     ASSERT_TRUE(g) << g.error().message();
