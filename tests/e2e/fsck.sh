@@ -109,7 +109,15 @@ start_server
 rpc bdev_aio_create "{\"name\": \"store\", \"filename\": \"$image\", \"block_size\": 512}" > /dev/null
 fsck 8 --repair
 grep -q "in use" out || fail "it is not said why"
+fsck 4
+grep -q "is in use: what" out || fail "it is not said that a server has it"
 rpc bdev_aio_delete '{"name": "store"}' > /dev/null
+exec 9< "$image"
+flock --shared 9 # as another check
+fsck 4
+! grep -q "is in use: what" out || fail "a check was taken for a server"
+fsck 8 --repair
+exec 9<&-
 fsck 1 --repair
 exec 9< "$image"
 flock --exclusive 9

@@ -46,13 +46,20 @@ int write_all(std::span<const std::byte> from, Write write) {
 }
 
 // A server that was killed a moment ago holds its files until the kernel has taken its ring apart.
-bool locked_soon(int fd) {
-    for (int tries = 20; ::flock(fd, LOCK_EX | LOCK_NB) != 0; --tries) {
-        if (errno != EWOULDBLOCK) return true;  // there are no locks here (NFS)
+template <class Condition>
+bool true_soon(Condition condition) {
+    for (int tries = 20; !condition(); --tries) {
         if (tries == 0) return false;
         ::poll(nullptr, 0, 100);
     }
     return true;
+}
+// Where there are no locks (NFS) nobody has one.
+bool lock(int fd, int how) { return ::flock(fd, how | LOCK_NB) == 0 || errno != EWOULDBLOCK; }
+// Servers lock the first byte, and share it. To ask takes nothing from anybody.
+bool served(int fd) {
+    struct flock any{.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 0, .l_pid = 0};
+    return ::fcntl(fd, F_OFD_GETLK, &any) == 0 && any.l_type != F_UNLCK;
 }
 
 result<> sync_folder_of(const std::string& path) {
@@ -84,9 +91,9 @@ result<std::unique_ptr<store_file>> store_file::open(const std::string& path, bo
     }
     if (device) shape.block_size = static_cast<uint32_t>(block);
     out.reset(new store_file(fd, path, shape));
-    out->_in_use = !locked_soon(fd);
+    // Who repairs has it alone. Who only reads shares it, so that nobody repairs it meanwhile, and servers may have it.
+    out->_in_use = !true_soon([&] { return lock(fd, writable ? LOCK_EX : LOCK_SH) && (writable || !served(fd)); });
     if (writable && out->_in_use) return failed(EBUSY, path + " is in use");
-    if (!writable && !out->_in_use) ::flock(fd, LOCK_SH | LOCK_NB);  // who only reads keeps no server from it
     return out;
 }
 

@@ -12,11 +12,12 @@ namespace varve::app {
 class store_file final : public blob::check::storage {
   public:
     // For writing it must be nobody else's: a block device that is not mounted or opened exclusively, a file nobody
-    // locks. Waits 2 s for whoever does. For reading it is locked shared: servers may have it, a repair not.
+    // locks. Waits 2 s for whoever does. For reading it is locked shared: servers and other checks may have it, a
+    // repair not.
     static result<std::unique_ptr<store_file>> open(const std::string& path, bool writable);
     ~store_file() override;
 
-    // Somebody has it open for writing who tells (flock): a server.
+    // Somebody has it open for writing who tells (a lock of its first byte, or flock): a server, or a repair.
     bool in_use() const noexcept { return _in_use; }
     blob::format::device_shape shape() const noexcept override { return _shape; }
     void read(std::span<blob::check::piece> pieces) override;

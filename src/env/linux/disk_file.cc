@@ -31,6 +31,13 @@ result<descriptor> open_descriptor(const std::string& path, const open_options& 
     return opened;
 }
 
+// Who only wants to know whether somebody serves the file asks for locks of its first byte (F_OFD_GETLK): that takes
+// nothing, where to try flock() would take the file from others for a moment.
+void tell_of_serving(int number) noexcept {
+    struct flock first_byte{.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1, .l_pid = 0};
+    ::fcntl(number, F_OFD_SETLK, &first_byte);
+}
+
 // What O_DIRECT demands, as the file system tells (Linux 6.1); 0 when it says that there is no O_DIRECT on this file.
 std::optional<uint32_t> told_alignment(int number) {
     constexpr unsigned want_direct_alignment = 0x2000;  // STATX_DIOALIGN
@@ -56,6 +63,7 @@ result<std::unique_ptr<env::file>> disk_file::open(const std::string& path, cons
     if (!options.read_only && ::flock(opened->get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         return fail(errc::busy, path + " is locked: somebody repairs it or uses it alone");
     }
+    if (!options.read_only) tell_of_serving(opened->get());
     std::unique_ptr<disk_file> made(new disk_file(path, std::move(*opened)));
     VARVE_TRY(made->inspect(options, direct));
     return made;
