@@ -1,7 +1,7 @@
 // Fuzzes check and repair: a whole store is damaged as the input says (pokes of metadata pages, masks and super block,
-// with or without the checksum made right, pages moved over others), checked, repaired and checked again. It must never
-// crash, the repair must leave a store that is loadable and in which nothing more can be repaired, and must not write
-// to clusters.
+// with or without the checksum made right, pages moved over others, pages that cannot be read), checked, repaired and
+// checked again. It must never crash, the repair must leave a store that is loadable and in which nothing more can be
+// repaired, and must not write to clusters.
 #include "blob/check/report.h"
 #include "blob/check/test_store.h"
 #include "json/write.h"
@@ -48,26 +48,38 @@ void damage(test_store& s, input& in) {
     }
 }
 
-void check(test_store& s) {
+// False: there was nothing to be done.
+bool repair(test_store& s, examine_options how) {
     auto read = inspect(s);
-    if (!read) return;
-    auto found = examine(*read);
+    if (!read) return false;
+    auto found = examine(*read, how);
     const auto plan = plan_repair(*read, found);
     (void)json::write(as_json(*read, found, plan));
     (void)dump_in_words(*read, found);
     (void)json::write(dump_as_json(*read, found));
-    if (!found.loadable) return;
+    VARVE_ASSERT(found.loadable || plan.empty());
     for (const change& c : plan.changes)
         VARVE_ASSERT(c.offset + c.after.size() <= s.layout().offset_of_cluster(s.layout().first_data_cluster));
+    if (plan.empty()) {
+        for (const finding& f : found.findings) VARVE_ASSERT(!f.repairable);
+        return false;
+    }
     s.apply(plan);
+    if (how.give_up_unreadable) return true;
     auto again = inspect(s);
     VARVE_ASSERT(again);
-    const auto left = examine(*again);
+    const auto left = examine(*again, how);
     VARVE_ASSERT(left.loadable);
-    for (const finding& f : left.findings) VARVE_ASSERT(!f.repairable);
     for (uint32_t c = 0; c < s.layout().cluster_count; ++c)
         VARVE_ASSERT(!found.used_clusters.test(c) || left.used_clusters.test(c));
-    VARVE_ASSERT(plan_repair(*again, left).empty());
+    return true;
+}
+
+void check(test_store& s, examine_options how) {
+    // What a repair takes from a blob because it cannot be read is given up by the next.
+    int repairs = 0;
+    while (repair(s, how)) ++repairs;
+    VARVE_ASSERT(repairs <= (how.give_up_unreadable ? 2 : 1));
 }
 
 }  // namespace
@@ -78,8 +90,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
     if (size == 0 || size > 400) return 0;
     input in{{data, size}};
     static const test_store clean(true), dirty(false);
-    test_store s = (in.byte() & 1) != 0 ? clean : dirty;
+    const uint8_t how = in.byte();
+    test_store s = (how & 1) != 0 ? clean : dirty;
+    for (int unreadable = (how >> 2) % 8; unreadable > 0; --unreadable)
+        s.bad_pages.push_back(s.offset_of(in.byte() % s.layout().md.count));
     while (!in.left.empty()) damage(s, in);
-    check(s);
+    check(s, {.give_up_unreadable = (how & 2) != 0});
     return 0;
 }
