@@ -58,7 +58,8 @@ task<> loader::repeat_round() {
 // What cannot be read of a round is as good where it was to be written.
 task<bool> loader::lies_in_place(const format::double_write_header::image& image, std::span<std::byte> to) {
     auto read = co_await read_patiently(_g.offset_of_md_page(image.page), to);
-    co_return read&& format::crc_of_image(to.first<format::page_size>()) == image.crc;
+    if (!read) co_return false;
+    co_return format::crc_of_image(to.first<format::page_size>()) == image.crc;
 }
 
 task<> loader::write_in_place(const format::double_write_header& header, std::span<const format::page_bytes> images) {
