@@ -39,6 +39,12 @@ task<> three_blobs(patient& p, life& l) {
     co_await s->unload();
 }
 
+void in_three_lives(task<> (*harm)(patient&, life&), task<> (*help)(patient&, life&)) {
+    patient p;
+    for (auto life_of : {three_blobs, harm, help}) p.live(life_of);
+    EXPECT_EQ(fsck(p.machine.disk(), true), "");
+}
+
 // Cluster 1 of b is said to be where a's cluster 1 is.
 task<> b_claims_what_a_has(patient& p, life& l) {
     auto s = co_await store::load(l.devices, l.base(), {.trim = false});
@@ -83,11 +89,7 @@ task<> removing_b_leaves_a_alone(patient& p, life& l) {
 }
 
 TEST(damage, one_of_two_that_claim_a_cluster_can_be_removed) {
-    patient p;
-    p.live(three_blobs);
-    p.live(b_claims_what_a_has);
-    p.live(removing_b_leaves_a_alone);
-    EXPECT_EQ(fsck(p.machine.disk(), true), "");
+    in_three_lives(b_claims_what_a_has, removing_b_leaves_a_alone);
 }
 
 task<> b_cannot_be_read(patient& p, life& l) {
@@ -116,11 +118,7 @@ task<> what_b_may_have_is_kept_until_it_goes(patient& p, life& l) {
 }
 
 TEST(damage, what_an_unreadable_blob_may_have_is_free_when_it_is_removed) {
-    patient p;
-    p.live(three_blobs);
-    p.live(b_cannot_be_read);
-    p.live(what_b_may_have_is_kept_until_it_goes);
-    EXPECT_EQ(fsck(p.machine.disk(), true), "");
+    in_three_lives(b_cannot_be_read, what_b_may_have_is_kept_until_it_goes);
 }
 
 task<> a_snapshot_is_damaged(patient& p, life& l) {
@@ -146,11 +144,7 @@ task<> its_clone_goes_first(patient& p, life& l) {
 }
 
 TEST(damage, clones_of_a_damaged_snapshot_are_removed_before_it) {
-    patient p;
-    p.live(three_blobs);
-    p.live(a_snapshot_is_damaged);
-    p.live(its_clone_goes_first);
-    EXPECT_EQ(fsck(p.machine.disk(), true), "");
+    in_three_lives(a_snapshot_is_damaged, its_clone_goes_first);
 }
 
 task<> large(patient&, life& l) {

@@ -69,6 +69,18 @@ struct volume {
     }
 };
 
+// The only one of its store.
+struct lone_volume {
+    std::unique_ptr<store> s;
+    volume v;
+
+    static task<lone_volume> make(life& l, blob_options how) {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        volume v = co_await volume::open(l, *s, co_await s->create(how));
+        co_return lone_volume{std::move(s), std::move(v)};
+    }
+};
+
 DISCARD_TEST(whole_clusters_are_given_back_and_parts_are_zeroed) {
     auto s = co_await store::init(l.devices, l.base(), small);
     blob_id id = co_await s->create({.clusters = 20, .thin = true});
@@ -109,11 +121,9 @@ DISCARD_TEST(whole_clusters_are_given_back_and_parts_are_zeroed) {
 }
 
 DISCARD_TEST(what_a_parent_has_does_not_come_back) {
-    auto s = co_await store::init(l.devices, l.base(), small);
-    blob_id id = co_await s->create({.clusters = 10, .thin = true});
-    volume v = co_await volume::open(l, *s, id);
+    auto [s, v] = co_await lone_volume::make(l, {.clusters = 10, .thin = true});
     co_await v.fill(0, 6, 'p');
-    blob_ref b = co_await s->open(id);
+    blob_ref b = co_await s->open(v.id);
     co_await s->snapshot(b, {});
     b.close();
     co_await v.fill(0, 3, 'c');
@@ -135,9 +145,7 @@ DISCARD_TEST(what_a_parent_has_does_not_come_back) {
 }
 
 DISCARD_TEST(a_thick_blob_keeps_its_clusters) {
-    auto s = co_await store::init(l.devices, l.base(), small);
-    blob_id id = co_await s->create({.clusters = 10});
-    volume v = co_await volume::open(l, *s, id);
+    auto [s, v] = co_await lone_volume::make(l, {.clusters = 10});
     co_await v.fill(0, 10, 't');
     co_await bdev::unmap(*v.io, 3, 3 * blocks);
     co_await bdev::write_zeroes(*v.io, 5 * blocks, blocks);
@@ -152,11 +160,9 @@ DISCARD_TEST(a_thick_blob_keeps_its_clusters) {
 }
 
 DISCARD_TEST(nothing_is_given_back_while_the_blob_is_inflated) {
-    auto s = co_await store::init(l.devices, l.base(), small);
-    blob_id id = co_await s->create({.clusters = 10, .thin = true});
-    volume v = co_await volume::open(l, *s, id);
+    auto [s, v] = co_await lone_volume::make(l, {.clusters = 10, .thin = true});
     co_await v.fill(0, 5, 'i');
-    blob_ref b = co_await s->open(id);
+    blob_ref b = co_await s->open(v.id);
     jobs::job j;
     j.pause();
     {
@@ -255,9 +261,7 @@ DISCARD_TEST(many_clusters_cost_few_writes) {
 // What the media still names must not become another's, whatever happens to the power.
 DISCARD_TEST(nothing_is_free_before_the_metadata_says_so) {
     if (!l.devices.find("base")->props().write_cache) co_return;
-    auto s = co_await store::init(l.devices, l.base(), small);
-    blob_id id = co_await s->create({.clusters = 4, .thin = true});
-    volume v = co_await volume::open(l, *s, id);
+    auto [s, v] = co_await lone_volume::make(l, {.clusters = 4, .thin = true});
     co_await v.fill(0, 4, 'n');
     co_await v.flush();
     co_await bdev::unmap(*v.io, 0, 4 * blocks);
@@ -270,13 +274,11 @@ DISCARD_TEST(nothing_is_free_before_the_metadata_says_so) {
 }
 
 DISCARD_TEST(a_blob_may_be_removed_with_clusters_on_their_way) {
-    auto s = co_await store::init(l.devices, l.base(), small);
-    blob_id id = co_await s->create({.clusters = 10, .thin = true});
-    volume v = co_await volume::open(l, *s, id);
+    auto [s, v] = co_await lone_volume::make(l, {.clusters = 10, .thin = true});
     co_await v.fill(0, 8, 'r');
     co_await bdev::unmap(*v.io, 0, 4 * blocks);
     co_await v.close();
-    co_await s->remove(id);
+    co_await s->remove(v.id);
     co_await s->settle();
     EXPECT_EQ(s->free_clusters(), s->data_clusters());
     expect_sound(*s);

@@ -52,6 +52,13 @@ task<> read_first_cluster(life& l, family& f, bool& over) {
     EXPECT_TRUE(memory == all_of('a', cluster)) << "it read what is somebody else's";
 }
 
+task<> expect_child_as_it_was(life& l, family& f) {
+    auto d = co_await l.serve(*f.s, f.child);
+    data_bytes memory(4 * cluster);
+    co_await bdev::read(*d.channel(), 0, memory);
+    EXPECT_TRUE(memory == all_of('a', 4 * cluster)) << "it shows what is somebody else's";
+}
+
 // Takes everything that is free, and clears it.
 task<> be_greedy(store& s) {
     const blob_id id = co_await s.create({.clusters = s.free_clusters()});
@@ -75,6 +82,25 @@ void with_a_family(Body body) {
     }
 }
 
+// A request of the child's is reading in the grandparent, slowly, while body(disk, family, parent, over, all) does
+// something to the parent; then others take all there is. `over`: the request has ended; `all` is waited for.
+template <class Body>
+void with_a_slow_read(Body body) {
+    with_a_family([&body](env::sim::disk& d, life& l, family& f) -> task<> {
+        make_a_read_slow(d, f, 0);
+        bool over = false;
+        crew all;
+        all.start(read_first_cluster(l, f, over));
+        while (d.in_flight() == 0) co_await yield();
+        blob_ref parent = co_await f.s->open(f.parent);
+        co_await body(d, f, parent, over, all);
+        co_await be_greedy(*f.s);
+        co_await all.done();
+        parent.close();
+        if (f.s->find(f.grandparent) != nullptr) co_await f.s->remove(f.grandparent);
+    });
+}
+
 TEST(store_lineage, a_copy_under_way_is_waited_for_when_the_parent_is_decoupled) {
     with_a_family([](env::sim::disk& d, life& l, family& f) -> task<> {
         make_a_read_slow(d, f, 0);
@@ -89,51 +115,30 @@ TEST(store_lineage, a_copy_under_way_is_waited_for_when_the_parent_is_decoupled)
         co_await be_greedy(*f.s);
         co_await all.done();
         b.close();
-        auto dev = co_await l.serve(*f.s, f.child);
-        data_bytes memory(4 * cluster);
-        co_await bdev::read(*dev.channel(), 0, memory);
-        EXPECT_TRUE(memory == all_of('a', 4 * cluster)) << "it copied what is somebody else's";
+        co_await expect_child_as_it_was(l, f);
     });
 }
 
 TEST(store_lineage, requests_under_way_are_waited_for_when_a_parent_that_was_decoupled_in_part_takes_over) {
-    with_a_family([](env::sim::disk& d, life& l, family& f) -> task<> {
-        make_a_read_slow(d, f, 0);
-        bool over = false;
-        crew all;
-        all.start(read_first_cluster(l, f, over));
-        while (d.in_flight() == 0) co_await yield();
-        blob_ref mid = co_await f.s->open(f.parent);
+    with_a_slow_read([](env::sim::disk& d, family& f, blob_ref& parent, const bool& over, crew&) -> task<> {
         jobs::job j;
         const uint64_t at = f.s->find(f.grandparent)->current->at(3) * uint64_t{cluster};
         d.inject({.kind = env::file_op_kind::read, .first = at, .end = at + cluster});
-        EXPECT_FALSE(co_await as_result(f.s->decouple(mid, j)));
-        EXPECT_NE(mid.cluster_at(0), no_cluster);
-        mid.close();
+        EXPECT_FALSE(co_await as_result(f.s->decouple(parent, j)));
+        EXPECT_NE(parent.cluster_at(0), no_cluster);
+        parent.close();
         EXPECT_FALSE(over);
         co_await f.s->remove(f.grandparent);
-        co_await be_greedy(*f.s);
-        co_await all.done();
     });
 }
 
 TEST(store_lineage, the_former_parent_stays_until_requests_through_it_have_ended) {
-    with_a_family([](env::sim::disk& d, life& l, family& f) -> task<> {
-        make_a_read_slow(d, f, 0);
-        bool over = false;
-        crew all;
-        all.start(read_first_cluster(l, f, over));
-        while (d.in_flight() == 0) co_await yield();
-        blob_ref mid = co_await f.s->open(f.parent);
-        all.start(f.s->detach_parent(mid));
+    with_a_slow_read([](env::sim::disk&, family& f, blob_ref& parent, const bool& over, crew& all) -> task<> {
+        all.start(f.s->detach_parent(parent));
         while (f.s->find(f.parent)->parent != nullptr) co_await yield();
         EXPECT_FALSE(over);
         auto removed = co_await as_result(f.s->remove(f.grandparent));
         if (!over) EXPECT_EQ(removed ? errc::ok : removed.error().code(), errc::busy);
-        co_await be_greedy(*f.s);
-        co_await all.done();
-        mid.close();
-        if (!removed) co_await f.s->remove(f.grandparent);
     });
 }
 

@@ -46,56 +46,46 @@ task<> write_late(life& l, store& s, blob_id id, uint64_t lba, const data_bytes&
     co_await bdev::write(*io, lba, data);
 }
 
-TEST(store_medium, a_snapshot_waits_for_writes_under_way) {
-    thread::for_each_seed(
-        [] {
-            sim_machine m(thread::test_seed(), 4 << 20, {.volatile_cache = thread::test_seed() % 2 == 0});
-            live(m, [&](life& l) -> task<> {
-                auto s = co_await store::init(l.devices, l.base(), small);
-                blob_id id = co_await s->create({.clusters = 2});
-                make_a_write_slow(m.disk(), *s);
-                const data_bytes late = all_of('l', 4096);
-                crew writing;
-                writing.start(write_late(l, *s, id, 3, late));
-                while (m.disk().in_flight() == 0) co_await yield();
-                blob_ref b = co_await s->open(id);
-                blob_id made = co_await s->snapshot(b, {});
-                b.close();
-                data_bytes then = co_await contents(l, *s, made, 3, 4096);
-                co_await writing.done();
-                EXPECT_TRUE(then == co_await contents(l, *s, made, 3, 4096)) << "the snapshot has changed";
-                EXPECT_TRUE(late == co_await contents(l, *s, id, 3, 4096));
-                for (blob_id each : s->blobs()) co_await l.stop_serving(each);
-                co_await s->abandon();
-            });
-        },
-        20);
+using while_writing = task<> (*)(life&, store&, blob_ref&, crew& writing);
+const data_bytes late = all_of('l', 4096);
+
+// Somebody writes `late` there, slowly, to a blob of two clusters.
+void with_a_slow_write(uint64_t lba, while_writing body) {
+    sim_machine m(thread::test_seed(), 4 << 20, {.volatile_cache = thread::test_seed() % 2 == 0});
+    live(m, [&](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        blob_ref b = co_await s->open(co_await s->create({.clusters = 2}));
+        make_a_write_slow(m.disk(), *s);
+        crew writing;
+        writing.start(write_late(l, *s, b.id(), lba, late));
+        while (m.disk().in_flight() == 0) co_await yield();
+        co_await body(l, *s, b, writing);
+        b.close();
+        for (blob_id each : s->blobs()) co_await l.stop_serving(each);
+        co_await s->abandon();
+    });
 }
 
+task<> a_snapshot_is_taken(life& l, store& s, blob_ref& b, crew& writing) {
+    const blob_id made = co_await s.snapshot(b, {});
+    const data_bytes then = co_await contents(l, s, made, 3, 4096);
+    co_await writing.done();
+    EXPECT_TRUE(then == co_await contents(l, s, made, 3, 4096)) << "the snapshot has changed";
+    EXPECT_TRUE(late == co_await contents(l, s, b.id(), 3, 4096));
+}
+TEST(store_medium, a_snapshot_waits_for_writes_under_way) {
+    thread::for_each_seed([] { with_a_slow_write(3, a_snapshot_is_taken); }, 20);
+}
+
+task<> its_cluster_is_cut_off(life& l, store& s, blob_ref& b, crew& writing) {
+    co_await s.resize(b, 1);
+    const blob_id other = co_await s.create({.clusters = 3});
+    co_await as_result(writing.done());
+    const data_bytes zeroes(3 * cluster);
+    EXPECT_TRUE(zeroes == co_await contents(l, s, other, 0, zeroes.size())) << "of another blob";
+}
 TEST(store_medium, clusters_cut_off_are_nobodys_before_writes_have_ended) {
-    thread::for_each_seed(
-        [] {
-            sim_machine m(thread::test_seed(), 4 << 20, {.volatile_cache = thread::test_seed() % 2 == 0});
-            live(m, [&](life& l) -> task<> {
-                auto s = co_await store::init(l.devices, l.base(), small);
-                blob_id id = co_await s->create({.clusters = 2});
-                make_a_write_slow(m.disk(), *s);
-                const data_bytes late = all_of('l', 4096);
-                crew writing;
-                writing.start(write_late(l, *s, id, blocks + 3, late));
-                while (m.disk().in_flight() == 0) co_await yield();
-                blob_ref b = co_await s->open(id);
-                co_await s->resize(b, 1);
-                b.close();
-                blob_id other = co_await s->create({.clusters = 3});
-                co_await as_result(writing.done());
-                data_bytes zeroes(3 * cluster);
-                EXPECT_TRUE(zeroes == co_await contents(l, *s, other, 0, zeroes.size())) << "of another blob";
-                for (blob_id each : s->blobs()) co_await l.stop_serving(each);
-                co_await s->abandon();
-            });
-        },
-        20);
+    thread::for_each_seed([] { with_a_slow_write(blocks + 3, its_cluster_is_cut_off); }, 20);
 }
 
 TEST(store_medium, a_flush_is_one_also_when_nothing_new_is_mapped) {
