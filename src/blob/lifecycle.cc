@@ -346,7 +346,8 @@ void store::free_what_nobody_claims(const blob_state& b) {
     start_trimming();
 }
 
-// What is to be cleared is so before the blob is frozen.
+// What is to be cleared is so before the blob is frozen. Its device changes when nothing can be refused any more, and
+// nothing is in it.
 task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress) {
     blob_state& b = ref.state();
     if (clusters > clusters_max) co_await fail(errc::invalid, too_many_clusters);
@@ -395,6 +396,7 @@ task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress) {
     for (uint64_t i = old.next(clusters); i < before; i = old.next(i + 1)) _space.free_cluster(old.at(i));
     b.allocated = allocated;
     retire(b.replace_layout(std::move(l)));
+    if (b.device != nullptr) co_await as_result(_devices.resize(*b.device, io_units(clusters)));  // or it is going
     if (clusters < before) start_trimming();
 }
 

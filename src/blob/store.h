@@ -134,8 +134,8 @@ class store {
     // Clears the clusters as the blob's clear method says, and frees them, a part at a time. Cancelled, and when
     // clearing fails, they become free at once: whoever gets them next clears them.
     task<> release(remains left, jobs::job& progress);
-    // More clusters read as zeroes; `progress` as with create(). Fewer: whoever serves the blob makes the device
-    // smaller first.
+    // More clusters read as zeroes; `progress` as with create(). The device made of it changes with it, at once when
+    // that is durable, and not at all when it fails.
     task<> resize(blob_ref& b, uint64_t clusters, jobs::job* progress = nullptr);
     task<> set_xattr(blob_ref& b, std::string name, std::string value);
     task<> remove_xattr(blob_ref& b, std::string name);
@@ -207,6 +207,9 @@ class store {
     std::string trouble() const;
     uint32_t free_clusters() const noexcept { return _space.free_clusters(); }
     uint32_t data_clusters() const noexcept { return _space.data_clusters(); }
+    uint64_t io_units(uint64_t clusters) const noexcept {
+        return clusters * (_super.layout.cluster_size / _super.layout.io_unit_size);
+    }
     const space& room() const noexcept { return _space; }
     disk& base() noexcept { return _disk; }
     // Clusters made ready for first writes; the rest is cleared in the background from now on.

@@ -209,6 +209,39 @@ STORE_TEST(a_blob_grows_and_shrinks) {
     }
 }
 
+// From each I/O of it on some fail: whoever has the device open sees the old size or the new one, and hears only of
+// that.
+TEST(store, a_device_changes_its_size_with_its_blob_or_not_at_all) {
+    sim_machine m(1, disk_bytes, {.volatile_cache = true});
+    auto outcome = m.live([&](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), {.cluster_size = cluster, .trim = false});
+        blob_id id = co_await s->create({.clusters = 4});
+        blob_ref b = co_await s->open(id);
+        (co_await l.serve(*s, id)).close();
+        unsigned told = 0, failed = 0;
+        auto on_event = [&told](bdev::device_event e) { told += e == bdev::device_event::resized; };
+        auto d = co_await l.devices.open(life::name_of(id), bdev::open_mode::read_write, on_event);
+        for (uint64_t clusters : {2u, 7u}) {
+            for (uint64_t n = 0; b.clusters() != clusters; ++n) {
+                const uint64_t first = m.disk().ops_issued() + n;
+                for (uint64_t i = first; i < first + 6; ++i) m.disk().fail_operation(i);
+                const bool done = (co_await as_result(s->resize(b, clusters))).has_value();
+                m.disk().clear_faults();
+                failed += !done;
+                EXPECT_EQ(b.clusters() == clusters, done);
+                EXPECT_EQ(std::exchange(told, 0), done ? 1u : 0u) << clusters << " clusters, I/O " << n;
+                EXPECT_EQ(d->num_blocks(), b.clusters() * (cluster / 512));
+            }
+        }
+        EXPECT_GT(failed, 4u);
+        d.close();
+        b.close();
+        co_await l.stop_serving(id);
+        co_await s->unload();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
 // SPDK knows nothing of the double-write area. When it has recovered and changed a store, what varve left there must
 // not be repeated; and what varve commits afterwards must.
 TEST(store, a_round_is_not_repeated_when_somebody_else_was_there_since) {

@@ -9,13 +9,6 @@ namespace varve::modules::lvol {
 
 namespace {
 
-struct raised {
-    explicit raised(bool& f) noexcept : flag(f) { flag = true; }
-    raised(const raised&) = delete;
-    ~raised() { flag = false; }
-    bool& flag;
-};
-
 // A name replaces all that says what the old one was.
 task<> write_name(blob::store& in, blob::blob_ref& b, const std::string& name, const uuid& id) {
     std::vector<std::string> old;
@@ -81,29 +74,15 @@ task<> volume_store::swap_aliases(std::string new_name) {
     co_await std::move(outcome);
 }
 
-task<> volume_store::resize_blob(blob::blob_ref& b, uint64_t clusters, std::string alias) {
-    if (b.thin() || clusters <= b.clusters()) co_return co_await _blobs->resize(b, clusters);
-    co_await _all.jobs().run(job_on("resize", std::move(alias)),
-                             [&](jobs::job& j) { return _blobs->resize(b, clusters, &j); });
-}
-
-// Shrinking, the bdev goes first: nobody may ask for clusters that are being given up. Growing, it goes last.
 task<> volume_store::resize(volume& v, uint64_t bytes) {
     volume::use works = co_await v.begin_use();
-    if (v._resizing) co_await fail(errc::busy, fmt::format("{} is being resized", v.alias()));
-    raised resizing(v._resizing);
     blob::blob_ref b = co_await v.open();
-    if (v.state()->record.access() != blob::format::blob_access::full) {
-        co_await fail(errc::not_permitted, fmt::format("{} is read-only", v.alias()));
+    const uint64_t size = _blobs->geometry().cluster_size, clusters = bytes / size + (bytes % size != 0);
+    if (!b.thin() && clusters > b.clusters()) {
+        co_return co_await _all.jobs().run(job_on("resize", v.alias()),
+                                           [&](jobs::job& j) { return _blobs->resize(b, clusters, &j); });
     }
-    const uint64_t size = _blobs->geometry().cluster_size, before = b.clusters();
-    const uint64_t after = bytes / size + (bytes % size != 0);
-    bdev::registry& devices = _all.devices();
-    const uint64_t blocks = size / _blobs->geometry().io_unit_size;
-    if (after < before && v._device != nullptr) co_await devices.resize(*v._device, after * blocks);
-    result<> outcome = co_await as_result(resize_blob(b, after, v.alias()));
-    if (v._device != nullptr) co_await devices.resize(*v._device, b.clusters() * blocks);
-    co_await std::move(outcome);
+    co_await _blobs->resize(b, clusters);
 }
 
 task<> volume_store::set_read_only(volume& v) {

@@ -86,8 +86,7 @@ class volume {
     std::string _bdev_name, _name, _trouble;
     bdev::device* _device = nullptr;
     unsigned _uses = 0;
-    bool _leaving = false;   // being deleted
-    bool _resizing = false;  // its bdev and its blob may differ in size
+    bool _leaving = false;  // being deleted
     bool _had_clones = false;
 };
 
@@ -167,7 +166,6 @@ class volume_store {
     // As jobs: making and growing thick volumes, clearing and freeing what volumes had.
     task<blob::blob_id> make_blob(blob::blob_options options, std::string alias);
     task<> make_thick(blob::blob_options options, blob::blob_id& made, jobs::job& progress);
-    task<> resize_blob(blob::blob_ref& b, uint64_t clusters, std::string alias);
     task<> release(blob::store::remains left, std::string alias);
     jobs::description job_on(std::string kind, std::string object) const;
     std::vector<blob::format::xattr> xattrs_of(const reserved_name& name, const varve::uuid& id) const;

@@ -208,6 +208,33 @@ VOLUME_TEST(resizing_is_told_to_whoever_has_it_open) {
     });
 }
 
+VOLUME_TEST(a_resize_that_is_refused_is_not_seen) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 4);
+        int told = 0;
+        bdev::descriptor opened =
+            co_await s.bdevs.devices.open("lvs/vol", bdev::open_mode::read_write,
+                                          [&](bdev::device_event e) { told += e == bdev::device_event::resized; });
+        kept_disk& d = s.disk();
+        d.hold(bdev::op::write);
+        blob::crew asking;
+        std::string answer;
+        asking.start(s.ask("bdev_lvol_inflate", R"({"name": "lvs/vol"})", answer));
+        while (d.held() == 0) co_await yield();
+        for (int size : {1, 9}) {
+            EXPECT_TRUE((co_await s.refusal("bdev_lvol_resize",
+                                            fmt::format(R"({{"name": "lvs/vol", "size_in_mib": {}}})", size)))
+                            .starts_with("-32602 Device or resource busy"));
+        }
+        d.let_go();
+        co_await asking.done();
+        EXPECT_EQ(answer, "done");
+        EXPECT_EQ(told, 0);
+        EXPECT_EQ(opened->num_blocks(), 4 * mib / 512);
+    });
+}
+
 VOLUME_TEST(what_is_set_read_only_refuses_writes_at_once) {
     m.live([](life& s) -> task<> {
         co_await s.make_store();
