@@ -130,7 +130,10 @@ result<> volumes::check_free(const uuid& id, std::string_view name, std::string_
                                               name, id.to_string(), base, s->_uuid == id ? "uuid" : "name", s->_name,
                                               s->_uuid.to_string(), s->_base_name));
     }
-    if (_coming.contains(name)) return fail(errc::exists, fmt::format("lvstore {} is being made", name));
+    if (_coming.contains(name)) return fail(errc::exists, fmt::format("lvstore {} is being made or opened", name));
+    if (_coming.contains(id.to_string())) {
+        return fail(errc::exists, fmt::format("lvstore {} ({}) is being opened", name, id.to_string()));
+    }
     return {};
 }
 
@@ -142,14 +145,16 @@ task<uuid> volumes::import(std::string bdev_name, std::optional<std::string> nam
     auto blobs = co_await blob::store::load(*_devices, std::move(b.opened),
                                             {.type = store_type, .trim = false, .externals = this});
     std::unique_ptr<volume_store> made(new volume_store(*this, std::move(b.events), std::move(blobs)));
-    result<> outcome = co_await as_result(name_and_check(*made, name));
-    if (outcome && events->gone) outcome = fail(errc::no_device, fmt::format("bdev {} has been removed", bdev_name));
+    std::vector<reserved_name> mine;
+    result<> outcome = events->gone ? fail(errc::no_device, fmt::format("bdev {} has been removed", bdev_name))
+                                    : co_await as_result(name_and_check(*made, name, mine));
     if (!outcome) {
         co_await made->_blobs->abandon();
         co_await std::move(outcome);
     }
     volume_store& s = keep(std::move(made));
     gate::holder open = co_await s.begin();
+    if (events->gone) base_removed(s);  // while its name was written: it was opened, and ends when this has
     for (blob::blob_id id : s._blobs->blobs()) {
         if (id != s._blobs->super_blob()) s.adopt(id);
     }
@@ -182,16 +187,17 @@ result<> volumes::identify(volume_store& s) {
     return {};
 }
 
-task<> volumes::name_and_check(volume_store& s, const std::optional<std::string>& name) {
+// The last that can fail is the writing of a new name. Nobody else gets that or the uuid meanwhile: they are
+// `reserved`.
+task<> volumes::name_and_check(volume_store& s, const std::optional<std::string>& name,
+                               std::vector<reserved_name>& reserved) {
     co_await identify(s);
+    if (name) co_await check_name("lvs_name", *name);
     co_await check_free(s._uuid, name.value_or(s._name), s._base_name);
     if (!name || *name == s._name) co_return;
-    co_await check_name("lvs_name", *name);
-    {
-        reserved_name reserved(_coming, *name);
-        co_await s.rename_self(*name);
-    }
-    co_await check_free(s._uuid, s._name, s._base_name);  // a copy of it may have been opened meanwhile
+    reserved.emplace_back(_coming, *name);
+    reserved.emplace_back(_coming, s._uuid.to_string());
+    co_await s.rename_self(*name);
 }
 
 volume_store& volumes::keep(std::unique_ptr<volume_store> s) {

@@ -175,6 +175,41 @@ STORE_TEST(a_clash_of_names_loses_nothing) {
     });
 }
 
+// Two copies of a store, each to be opened under another name: the second finds out before it has written its own.
+STORE_TEST(a_store_that_is_not_opened_keeps_its_name) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 1);
+    });
+    m.images["copy"] = m.images["disk"];
+    const disk_image before = m.images["copy"];
+    m.live([](life& s) -> task<> {
+        co_await s.plug("taken");
+        co_await s.call("bdev_lvol_create_lvstore", R"({"bdev_name": "taken", "lvs_name": "lvs"})");
+        kept_disk* d = co_await s.plug("disk");
+        co_await s.plug("copy");
+        auto import = [&s](std::string bdev, std::string name) {
+            return s.refusal("bdev_lvol_import_lvstore",
+                             fmt::format(R"({{"bdev_name": "{}", "lvs_name": "{}"}})", bdev, name));
+        };
+        d->hold(bdev::op::write);
+        blob::crew asking;
+        std::string answer;
+        asking.start(s.ask("bdev_lvol_import_lvstore", R"({"bdev_name": "disk", "lvs_name": "found"})", answer));
+        while (d->held() == 0) co_await yield();
+        for (auto name : {"found", "other"}) {
+            EXPECT_TRUE((co_await import("copy", name)).starts_with("-17 File exists")) << name;
+        }
+        EXPECT_EQ(co_await s.code("bdev_lvol_rename_lvstore", R"({"old_name": "lvs", "new_name": "found"})"), -32602);
+        d->let_go();
+        co_await asking.done();
+        EXPECT_EQ(answer, "done");
+        EXPECT_NE(s.find("found/vol"), nullptr);
+        EXPECT_TRUE((co_await import("copy", "other")).starts_with("-17 File exists"));
+    });
+    EXPECT_TRUE(m.images["copy"] == before);
+}
+
 // A volume's names may be taken by another bdev: it has none then, and gets one when it is renamed or found again.
 STORE_TEST(a_volume_whose_alias_is_taken_waits) {
     m.live([](life& s) -> task<> {

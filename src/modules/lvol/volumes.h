@@ -226,8 +226,8 @@ class volumes final : private blob::external_devices {
     task<> destroy_store(volume_store& s);
     // errc::exists.
     task<> rename_store(volume_store& s, std::string name);
-    // Opens the store that lies on a bdev, under another name if one is given. errc::bad_sequence: there is none;
-    // errc::exists: its name or uuid is in use.
+    // Opens the store that lies on a bdev, under another name if one is given; that is written when nothing else can
+    // fail. errc::bad_sequence: there is none; errc::exists: its name or uuid is in use.
     task<uuid> import(std::string bdev_name, std::optional<std::string> name = {});
 
   private:
@@ -239,7 +239,8 @@ class volumes final : private blob::external_devices {
     task<> prepare(volume_store& s, store_creation::clearing how);
     result<> check_free(const uuid& id, std::string_view name, std::string_view base) const;
     static result<> identify(volume_store& s);
-    task<> name_and_check(volume_store& s, const std::optional<std::string>& name);
+    task<> name_and_check(volume_store& s, const std::optional<std::string>& name,
+                          std::vector<reserved_name>& reserved);
     result<bdev::descriptor> open_external(std::string_view id, bdev::event_handler on_event) override;
     void external_lost(std::string_view id) noexcept override;
     volume_store& keep(std::unique_ptr<volume_store> s);
@@ -252,7 +253,7 @@ class volumes final : private blob::external_devices {
     jobs::registry& _jobs;
     bdev::registry* _devices = nullptr;
     std::vector<std::unique_ptr<volume_store>> _stores;  // in the order in which they were opened
-    reserved_name::names _coming;                        // names of stores under way
+    reserved_name::names _coming;                        // names and uuids of stores under way
     bool _stopped = false;
     gate _openings;
     event _one_closed;
