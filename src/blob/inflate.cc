@@ -54,15 +54,14 @@ task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
     co_await drop_parent(b, all);
 }
 
-// Nothing of the direct parent shows through any more.
+// Nothing of the direct parent shows through any more. That one is held when its own parent gets the blob for a clone:
+// so that has a clone somebody works on, and does not go meanwhile, whatever else is done to it.
 task<> store::drop_parent(blob_state& b, bool all) {
     co_await settle_parent(b);
     auto held = co_await b.md.lock();
     co_await begin_change();
     co_await save_locked(b);
     blob_state* above = all || b.parent == nullptr ? nullptr : b.parent->parent;
-    std::optional<operation> stays;  // it gets a clone
-    if (above != nullptr) stays.emplace(co_await begin_on(*above));
     revision r = revise(b);
     r.record.xattrs.erase(_tied);
     r.record.internal_xattrs.erase(format::xattr_parent);

@@ -142,6 +142,34 @@ TEST(store_lineage, the_former_parent_stays_until_requests_through_it_have_ended
     });
 }
 
+// Whatever is done to the snapshot above: somebody reads it, or wants to remove it.
+TEST(store_lineage, who_is_decoupled_need_not_ask_his_grandparent) {
+    with_a_family([](env::sim::disk&, life& l, family& f) -> task<> {
+        blob_ref b = co_await f.s->open(f.child), old = co_await f.s->open(f.grandparent);
+        {
+            auto read = co_await f.s->hold(old);
+            jobs::job j;
+            co_await f.s->decouple(b, j);
+        }
+        old.close();
+        EXPECT_EQ(f.s->find(f.child)->parent, f.s->find(f.grandparent));
+        co_await f.s->remove(f.parent);
+        f.parent = co_await f.s->snapshot(b, {});
+        jobs::job j;
+        crew all;
+        all.start(f.s->decouple(b, j));
+        for (blob_id id : {f.grandparent, f.parent}) {
+            EXPECT_EQ((co_await as_result(f.s->remove(id))).error().code(), errc::busy);
+        }
+        co_await all.done();
+        b.close();
+        co_await f.s->remove(f.parent);
+        co_await f.s->remove(f.grandparent);
+        EXPECT_EQ(f.s->find(f.child)->parent, nullptr);
+        co_await expect_child_as_it_was(l, f);
+    });
+}
+
 task<> write_late(life& l, store& s, blob_id id, result<>& outcome) {
     outcome = co_await as_result(write_pattern(l, s, id, 0, 8, 'w'));
 }
