@@ -195,6 +195,27 @@ task<> store::free_space_of(std::unique_ptr<blob_state> b) {
     co_await as_result(release(remains(*this, std::move(b)), nobody_looks));
 }
 
+// They are all that a blob of their own has, which is gone like others.
+void store::part_with(const blob_state& former, const std::vector<uint32_t>& clusters, remains* left) {
+    if (clusters.empty()) return;
+    auto all = std::make_unique<blob_state>(*this, former.id);
+    auto map = layout::make(clusters.size());
+    if (map) {
+        for (std::size_t i = 0; i < clusters.size(); ++i) (*map)->put(i, clusters[i]);
+        all->allocated = clusters.size();
+    } else {
+        map = layout::make(0);
+        all->departed = clusters;
+    }
+    all->replace_layout(std::move(*map)).reset();
+    all->record.flags = former.record.flags;
+    if (left != nullptr) {
+        *left = remains(*this, std::move(all));
+    } else {
+        background(free_space_of(std::move(all)));
+    }
+}
+
 // `zero`: nothing is to be done to the device.
 store::clearing store::clearing_of(const blob_state& b) const noexcept {
     const format::clear_method method = method_of(b);
@@ -265,7 +286,7 @@ task<> store::remove(blob_id id, remains* left) {
     if (b.clones.size() > 1) {
         co_await fail(errc::busy, fmt::format("blob 0x{:x} has {} clones", id, b.clones.size()));
     }
-    if (!b.clones.empty()) co_return co_await merge_into_clone(b);
+    if (!b.clones.empty()) co_return co_await merge_into_clone(b, left);
     std::optional<operation> mine(co_await begin_on(b));
     mine->remove();
     co_await settle_parent(b);
@@ -348,7 +369,7 @@ void store::free_what_nobody_claims(const blob_state& b) {
 
 // What is to be cleared is so before the blob is frozen. Its device changes when nothing can be refused any more, and
 // nothing is in it.
-task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress) {
+task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress, remains* left) {
     blob_state& b = ref.state();
     if (clusters > clusters_max) co_await fail(errc::invalid, too_many_clusters);
     operation mine = co_await begin_on(b);
@@ -393,11 +414,12 @@ task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress) {
     b.unsaved_extents.erase(b.unsaved_extents.lower_bound(extent_pages_for(clusters)), b.unsaved_extents.end());
     uint64_t allocated = 0;
     for (uint64_t i = l->next(0); i < clusters; i = l->next(i + 1)) ++allocated;
-    for (uint64_t i = old.next(clusters); i < before; i = old.next(i + 1)) _space.free_cluster(old.at(i));
+    std::vector<uint32_t> cut_off;
+    for (uint64_t i = old.next(clusters); i < before; i = old.next(i + 1)) cut_off.push_back(old.at(i));
     b.allocated = allocated;
     retire(b.replace_layout(std::move(l)));
     if (b.device != nullptr) co_await as_result(_devices.resize(*b.device, io_units(clusters)));  // or it is going
-    if (clusters < before) start_trimming();
+    part_with(b, cut_off, left);
 }
 
 }  // namespace varve::blob

@@ -153,7 +153,7 @@ task<blob_id> store::clone(blob_ref& ref, std::vector<format::xattr> xattrs) {
 
 // --- removing a snapshot that has one clone
 
-task<> store::merge_into_clone(blob_state& snapshot) {
+task<> store::merge_into_clone(blob_state& snapshot, remains* left) {
     blob_state& clone = *snapshot.clones.front();
     operation one = co_await begin_on(snapshot), other = co_await begin_on(clone);
     one.remove();
@@ -170,7 +170,7 @@ task<> store::merge_into_clone(blob_state& snapshot) {
     marked.record.internal_xattrs.set(format::xattr_pending_removal, text_of(clone.id));
     co_await commit(snapshot, marked);
     held.release();
-    result<> outcome = co_await as_result(take_over(clone, snapshot));
+    result<> outcome = co_await as_result(take_over(clone, snapshot, left));
     if (!outcome) {
         co_await as_result(try_twice(snapshot.id, &store::unhide));  // while the clone names it, the mark means nothing
         co_await std::move(outcome);
@@ -193,7 +193,7 @@ result<> store::merge_extents(revision& r, const blob_state& clone, const blob_s
     return {};
 }
 
-task<> store::take_over(blob_state& clone, blob_state& snapshot) {
+task<> store::take_over(blob_state& clone, blob_state& snapshot, remains* left) {
     auto still = co_await freeze(clone);
     auto held = co_await clone.md.lock();
     co_await save_locked(clone);
@@ -224,7 +224,7 @@ task<> store::take_over(blob_state& clone, blob_state& snapshot) {
     }
     co_await commit(clone, r);  // COMMIT POINT
 
-    stale_root left = left_of(snapshot, *merged, clone.extent_pages);
+    stale_root stale = left_of(snapshot, *merged, clone.extent_pages);
     snapshot.leaving.clear();
     snapshot.departed.clear();
     clone.allocated = allocated;
@@ -238,8 +238,9 @@ task<> store::take_over(blob_state& clone, blob_state& snapshot) {
     held.release();
     // What the clone has of its own, those above it may still be reading in the snapshot.
     co_await drain_descendants(clone.id);
-    co_await bury(snapshot.id, std::move(left));
+    const std::vector<uint32_t> nobodys = co_await bury(snapshot.id, std::move(stale));
     auto node = _blobs.extract(snapshot.id);
+    part_with(*node.mapped(), nobodys, left);
     retire(std::move(node.mapped()));
 }
 
@@ -260,12 +261,15 @@ store::stale_root store::left_of(const blob_state& snapshot, const layout& merge
 
 // --- what a root page names is nobody else's while it is on the media
 
-task<> store::bury(blob_id id, stale_root left) {
+task<std::vector<uint32_t>> store::bury(blob_id id, stale_root left) {
+    std::vector<uint32_t> nobodys;
     if (co_await as_result(try_twice(id, &store::clear_root))) {
+        nobodys = std::exchange(left.clusters, {});
         free_stale_root(left);
     } else {
         _stale_roots.emplace(id, std::move(left));
     }
+    co_return nobodys;
 }
 
 task<> store::clear_stale_roots() {

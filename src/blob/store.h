@@ -127,16 +127,17 @@ class store {
     // errc::busy while it is being removed.
     result<blob_ref> open(blob_id id);
     class remains;
-    // What the blob had becomes free little by little, or is `left` to the caller. errc::busy when it is open, or has
-    // more than one clone. One that was set aside can be removed when it has no clones, and leaves alone what others
-    // claim, too.
+    // What the blob had (and its clone, if it has one, does not take over) becomes free little by little, or is `left`
+    // to the caller. errc::busy when it is open, or has more than one clone. One that was set aside can be removed when
+    // it has no clones, and leaves alone what others claim, too.
     task<> remove(blob_id id, remains* left = nullptr);
-    // Clears the clusters as the blob's clear method says, and frees them, a part at a time. Cancelled, and when
-    // clearing fails, they become free at once: whoever gets them next clears them.
+    // Clears the clusters as the clear method of the blob says that had them, and frees them, a part at a time.
+    // Cancelled, and when clearing fails, they become free at once: whoever gets them next clears them.
     task<> release(remains left, jobs::job& progress);
-    // More clusters read as zeroes; `progress` as with create(). The device made of it changes with it, at once when
-    // that is durable, and not at all when it fails.
-    task<> resize(blob_ref& b, uint64_t clusters, jobs::job* progress = nullptr);
+    // More clusters read as zeroes; `progress` as with create(). What is cut off becomes free, or is `left` to the
+    // caller, as with remove(). The device made of it changes with it, at once when that is durable, and not at all
+    // when it fails.
+    task<> resize(blob_ref& b, uint64_t clusters, jobs::job* progress = nullptr, remains* left = nullptr);
     task<> set_xattr(blob_ref& b, std::string name, std::string value);
     task<> remove_xattr(blob_ref& b, std::string name);
     // That xattr goes when other clusters become the blob's own: by inflating, decoupling or detaching it, or when the
@@ -276,6 +277,8 @@ class store {
     task<> clear(std::vector<uint32_t> clusters, clearing how, jobs::job* progress);
     std::unique_ptr<blob_state> forget(blob_state& b) noexcept;
     task<> free_space_of(std::unique_ptr<blob_state> b);
+    // Of what a blob that is still there, or shared them, had.
+    void part_with(const blob_state& former, const std::vector<uint32_t>& clusters, remains* left);
     void free_clusters_of(const blob_state& b, uint64_t from, uint64_t to, cluster_state as) noexcept;
     void free_pages_of(const blob_state& b) noexcept;
     clearing clearing_of(const blob_state& b) const noexcept;
@@ -300,8 +303,8 @@ class store {
     // Nobody reads through `of` any more what was its parent's before: no request, and no copy.
     task<> drain_descendants(blob_id of);
     task<> try_twice(blob_id id, task<> (store::*what)(blob_id));
-    task<> merge_into_clone(blob_state& snapshot);
-    task<> take_over(blob_state& clone, blob_state& snapshot);
+    task<> merge_into_clone(blob_state& snapshot, remains* left);
+    task<> take_over(blob_state& clone, blob_state& snapshot, remains* left);
     result<> merge_extents(revision& r, const blob_state& clone, const blob_state& snapshot, const layout& merged);
     task<> clear_root(blob_id id);
     // Pages and clusters that only a root page names which is to be cleared; the first page is that one.
@@ -312,8 +315,9 @@ class store {
     static stale_root left_of(const blob_state& snapshot, const layout& merged,
                               const std::vector<uint32_t>& extent_pages);
     // Never fails: while the root page cannot be cleared, nothing else is changed (begin_change). What it names may be
-    // the clone's as well; if that gave a page to others, a load would take them for damaged.
-    task<> bury(blob_id id, stale_root left);
+    // the clone's as well; if that gave a page to others, a load would take them for damaged. Gives the clusters that
+    // are nobody's now and not free yet.
+    task<std::vector<uint32_t>> bury(blob_id id, stale_root left);
     task<> clear_stale_roots();
     task<> clear_old_roots();
     void free_stale_root(const stale_root& of) noexcept;
@@ -442,7 +446,7 @@ class store {
     gate _tasks;
 };
 
-// What a removed blob had, and is not free yet. Destroyed, it is free; the store is not unloaded before.
+// What was a blob's and is nobody's, and is not free yet. Destroyed, it is free; the store is not unloaded before.
 class store::remains {
   public:
     remains() noexcept = default;  // of nothing

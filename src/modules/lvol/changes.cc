@@ -82,7 +82,9 @@ task<> volume_store::resize(volume& v, uint64_t bytes) {
         co_return co_await _all.jobs().run(job_on("resize", v.alias()),
                                            [&](jobs::job& j) { return _blobs->resize(b, clusters, &j); });
     }
-    co_await _blobs->resize(b, clusters);
+    blob::store::remains cut_off;
+    co_await _blobs->resize(b, clusters, nullptr, &cut_off);
+    co_await release(std::move(cut_off), job_on("resize", v.alias()));
 }
 
 task<> volume_store::set_read_only(volume& v) {

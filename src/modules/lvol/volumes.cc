@@ -225,20 +225,20 @@ task<> volume_store::remove(volume& v) {
     result<> outcome = co_await as_result(withdraw(v));
     if (outcome) outcome = co_await as_result(_blobs->remove(v._id, &left));
     if (outcome) {
-        std::string alias = v.alias();
+        jobs::description job = job_on("delete", v.alias());
         _volumes.erase(v._id);
-        co_return co_await release(std::move(left), std::move(alias));
+        co_return co_await release(std::move(left), std::move(job));
     }
     v._leaving = false;
     if (v._device == nullptr && !_closing) co_await as_result(publish(v));
     co_await std::move(outcome);
 }
 
-// The volume is gone. Freeing takes no time worth telling of, so that who deletes one can make another; clearing does.
-task<> volume_store::release(blob::store::remains left, std::string alias) {
+// It is no volume's any more. Freeing takes no time worth telling of, so that who deletes one can make another;
+// clearing does.
+task<> volume_store::release(blob::store::remains left, jobs::description what) {
     if (!left) co_return;
     const bool long_one = left.must_be_cleared();
-    auto what = job_on("delete", std::move(alias));
     what.everyday = !long_one;
     auto work = [this, mine = std::move(left)](jobs::job& j) mutable { return _blobs->release(std::move(mine), j); };
     if (long_one) {

@@ -139,7 +139,7 @@ class volume_store {
     // A clone of a bdev outside. errc::invalid when its size is no multiple of a cluster's.
     task<std::string> clone_of_bdev(reserved_name name, bdev::device& parent);
     task<> rename(volume& v, reserved_name name);
-    // Rounded up to clusters. Whoever has its bdev open is told.
+    // Rounded up to clusters. Whoever has its bdev open is told. What is cut off is cleared as with remove().
     task<> resize(volume& v, uint64_t bytes);
     task<> set_read_only(volume& v);
     task<> inflate(volume& v);
@@ -166,7 +166,7 @@ class volume_store {
     // As jobs: making and growing thick volumes, clearing and freeing what volumes had.
     task<blob::blob_id> make_blob(blob::blob_options options, std::string alias);
     task<> make_thick(blob::blob_options options, blob::blob_id& made, jobs::job& progress);
-    task<> release(blob::store::remains left, std::string alias);
+    task<> release(blob::store::remains left, jobs::description what);
     jobs::description job_on(std::string kind, std::string object) const;
     std::vector<blob::format::xattr> xattrs_of(const reserved_name& name, const varve::uuid& id) const;
     // Gives it a bdev.

@@ -328,10 +328,10 @@ task<std::string> remove(life& s, std::string name) {
 task<json::value> free_clusters(life& s) { co_return (co_await s.store("lvs"))["free_clusters"]; }
 
 // Bytes that are not zero, of all clusters but the metadata's.
-int64_t bytes_left(life& s) {
-    const auto data = std::span(s.disk().blocks).subspan(mib);
+int64_t bytes_that_show(std::span<const std::byte> data) {
     return std::ssize(data) - std::ranges::count(data, std::byte{});
 }
+int64_t bytes_left(life& s) { return bytes_that_show(std::span(s.disk().blocks).subspan(mib)); }
 
 // Unmapping does not make zeroes there, so nothing is cleared in the background.
 task<> make_plain_store(life& s) {
@@ -410,6 +410,84 @@ VOLUME_TEST(what_a_volume_had_is_unmapped_or_left_as_it_says) {
             EXPECT_EQ(co_await make_clearing(s, "next", "none"), "done");
             co_await s.expect("lvs/next", 0, std::vector<std::byte>(4 * mib));
             EXPECT_EQ(co_await remove(s, "next"), "done");
+        }
+    });
+}
+
+task<> until_cleared(life& s, std::string kind) {
+    while ((co_await s.job(kind))["state"] == json::value("running")) co_await yield();
+}
+
+const std::array<std::string, 3> clear_methods{"write_zeroes", "unmap", "none"};
+
+// The disk holds what clears; then a job has so many clusters to clear, which are free afterwards. With "none" there is
+// no job.
+task<> expect_clearing(life& s, std::string method, std::string kind, std::string object, uint64_t clusters) {
+    kept_disk& d = s.disk();
+    co_await life::pass_turns();
+    EXPECT_EQ(d.held() != 0, method != "none") << method;
+    const uint64_t before = *(co_await free_clusters(s)).unsigned_integer();
+    if (method != "none") {
+        json::value job = co_await s.job(kind);
+        EXPECT_EQ(job["object"], json::value(object));
+        EXPECT_EQ(job["state"], json::value("running"));
+        EXPECT_EQ(job["total"], json::value(clusters));
+    }
+    d.let_go();
+    co_await until_cleared(s, kind);
+    EXPECT_EQ(*(co_await free_clusters(s)).unsigned_integer() - before, method == "none" ? 0 : clusters)
+        << "nobody gets them before";
+}
+
+// The volume goes, and nothing of what it or others had is lost.
+task<> expect_all_is_free(life& s, const json::value& wanted) {
+    EXPECT_EQ(co_await remove(s, "vol"), "done");
+    co_await until_cleared(s, "delete");
+    EXPECT_EQ(co_await free_clusters(s), wanted);
+    co_await s.make_volume("all", 31, false);
+    EXPECT_EQ(co_await remove(s, "all"), "done");
+    co_await until_cleared(s, "delete");
+}
+
+VOLUME_TEST(what_is_cut_off_is_cleared_as_the_volume_says) {
+    m.live([](life& s) -> task<> {
+        co_await make_plain_store(s);
+        const json::value empty = co_await free_clusters(s);
+        const std::vector<std::byte> data = bdev::pattern(4 * mib, 1);
+        const int64_t kept = bytes_that_show(std::span(data).first(mib)), all = bytes_that_show(data);
+        for (const std::string& method : clear_methods) {
+            EXPECT_EQ(co_await make_clearing(s, "vol", method), "done");
+            co_await s.fill("lvs/vol", 0, 4 * mib, 1);
+            s.disk().hold(method == "unmap" ? bdev::op::unmap : bdev::op::write_zeroes);
+            EXPECT_EQ(co_await s.refusal("bdev_lvol_resize", R"({"name": "lvs/vol", "size_in_mib": 1})"), "done");
+            EXPECT_EQ(s.find("lvs/vol")->num_blocks(), mib / 512);
+            co_await expect_clearing(s, method, "resize", "lvs/vol", 3);
+            EXPECT_EQ(bytes_left(s), method == "none" ? all : kept) << method;
+            co_await expect_all_is_free(s, empty);
+        }
+    });
+}
+
+// The clone has two clusters of its own; the other two become its.
+VOLUME_TEST(what_a_snapshot_leaves_is_cleared_as_it_says) {
+    m.live([](life& s) -> task<> {
+        co_await make_plain_store(s);
+        const json::value empty = co_await free_clusters(s);
+        const std::vector<std::byte> first = bdev::pattern(4 * mib, 1), second = bdev::pattern(2 * mib, 2);
+        const int64_t shown = bytes_that_show(second) + bytes_that_show(std::span(first).subspan(2 * mib));
+        for (const std::string& method : clear_methods) {
+            EXPECT_EQ(co_await make_clearing(s, "vol", method), "done");
+            co_await s.fill("lvs/vol", 0, 4 * mib, 1);
+            co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/vol", "snapshot_name": "snap"})");
+            co_await s.fill("lvs/vol", 0, 2 * mib, 2);
+            s.disk().hold(method == "unmap" ? bdev::op::unmap : bdev::op::write_zeroes);
+            EXPECT_EQ(co_await remove(s, "snap"), "done");
+            EXPECT_TRUE((co_await s.volume("snap")).is_null());
+            co_await expect_clearing(s, method, "delete", "lvs/snap", 2);
+            EXPECT_EQ(bytes_left(s) == shown, method != "none") << method;
+            co_await s.expect("lvs/vol", 0, second);
+            co_await s.expect("lvs/vol", 2 * mib / 512, {first.begin() + 2 * mib, first.end()});
+            co_await expect_all_is_free(s, empty);
         }
     });
 }
