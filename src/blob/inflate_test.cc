@@ -50,6 +50,7 @@ void cancelled_after(uint64_t seed, bool decouple, uint64_t turns) {
             j.cancel();
             auto outcome = co_await as_result(at_work.done());
             if (outcome) EXPECT_EQ(j.done(), all - own) << "it was too late";
+            if (turns == 0) EXPECT_FALSE(outcome) << "there was more to copy than is copied at once";
             if (!outcome) EXPECT_EQ(outcome.error().code(), errc::cancelled);
             EXPECT_EQ(b.is_clone(), !outcome);
             EXPECT_EQ(b.thin(), !outcome || decouple);
@@ -92,6 +93,10 @@ TEST(store_inflate, can_be_cancelled_and_done_again) {
             cancelled_after(seed, seed % 3 == 0, seed * 7 % 60);
         },
         60);
+}
+
+TEST(store_inflate, ends_at_its_next_step_when_it_is_cancelled) {
+    for (bool decouple : {false, true}) cancelled_after(1, decouple, 0);
 }
 
 }  // namespace

@@ -289,5 +289,46 @@ COPIES_TEST(a_destination_has_one_writer) {
     });
 }
 
+// Four clusters are under way, and perhaps one has had its turn and waits for them.
+COPIES_TEST(a_copy_can_be_cancelled) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("v", 8);
+        co_await s.fill("lvs/v", 0, 8 * mib, 1);
+        co_await s.call("bdev_lvol_set_read_only", R"({"name": "lvs/v"})");
+        kept_disk& to = *co_await s.plug("to");
+        to.hold(bdev::op::write);
+        uint64_t id =
+            co_await begin(s, "bdev_lvol_start_deep_copy", R"({"src_lvol_name": "lvs/v", "dst_bdev_name": "to"})");
+        while (to.held() < 4) co_await yield();
+        json::value job = co_await s.job("deep copy");
+        EXPECT_EQ(job["object"], json::value("lvs/v to to"));
+        co_await s.call("job_cancel", fmt::format(R"({{"id": {}}})", *job["id"].unsigned_integer()));
+        to.let_go();
+        json::value end = co_await until_over(s, "bdev_lvol_check_deep_copy", id);
+        EXPECT_EQ(end["state"], json::value("error"));
+        EXPECT_EQ(end["error"], json::value("Operation canceled"));
+        EXPECT_LE(*end["processed_clusters"].unsigned_integer(), 5u);
+        EXPECT_TRUE(s.open("to").has_value()) << "it is nobody's any more";
+    });
+}
+
+// Cluster 2 is written there, 3 unmapped.
+COPIES_TEST(a_copy_that_cannot_be_written_says_so) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        kept_disk& to = *co_await s.plug("to");
+        for (bdev::op refused : {bdev::op::write, bdev::op::unmap, bdev::op::flush}) {
+            to.refuse(bdev::op_bit(refused));
+            uint64_t id = co_await begin(s, "bdev_lvol_start_range_shallow_copy",
+                                         R"({"src_lvol_name": "lvs/high", "dst_bdev_name": "to", "clusters": [2, 3]})");
+            json::value end = co_await until_over(s, "bdev_lvol_check_shallow_copy", id);
+            EXPECT_EQ(end["state"], json::value("error")) << bdev::name_of(refused);
+            const std::string* why = end["error"].string();
+            EXPECT_TRUE(why != nullptr && why->starts_with("Input/output error")) << bdev::name_of(refused);
+        }
+    });
+}
+
 }  // namespace
 }  // namespace varve::modules::lvol

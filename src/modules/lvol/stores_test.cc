@@ -464,5 +464,34 @@ TEST(lvol_stores_test_sim, unmapping_what_a_store_had_is_cut_short) {
     });
 }
 
+// Whoever deleted the volume has waited for its user meanwhile, and begins to clear what it had when the store is
+// going.
+STORE_TEST(what_a_volume_had_is_not_cleared_when_its_store_goes) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.call("bdev_lvol_create", R"({"lvs_name": "lvs", "lvol_name": "vol", "size_in_mib": 20, )"
+                                            R"("clear_method": "write_zeroes"})");
+        bdev::descriptor opened = co_await s.open("lvs/vol");
+        blob::crew asking;
+        std::string removed, deleted;
+        asking.start(s.ask("bdev_lvol_delete", R"({"name": "lvs/vol"})", removed));
+        while (s.find("lvs/vol") != nullptr) co_await yield();
+        asking.start(s.ask("bdev_lvol_delete_lvstore", this_store, deleted));
+        co_await life::pass_turns();
+        kept_disk& d = s.disk();
+        const unsigned before = d.seen(bdev::op::write_zeroes);
+        d.hold(bdev::op::write_zeroes);
+        opened.close();
+        while (d.held() == 0) co_await yield();
+        co_await life::pass_turns();
+        EXPECT_EQ(removed, "done");
+        EXPECT_EQ(deleted, "");
+        d.let_go();
+        co_await asking.done();
+        EXPECT_EQ(deleted, "done");
+        EXPECT_EQ(d.seen(bdev::op::write_zeroes) - before, 4u) << "those that were under way, of ten";
+    });
+}
+
 }  // namespace
 }  // namespace varve::modules::lvol

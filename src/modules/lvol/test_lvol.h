@@ -72,6 +72,8 @@ class kept_disk final : public bdev::ram_device {
     // Such requests wait until they are let go.
     void hold(bdev::op o) { _hold = bdev::op_bit(o); }
     std::size_t held() const { return _held.size(); }
+    // Such requests fail.
+    void refuse(bdev::op_set ops) { _refused = ops; }
     void let_go() {
         _hold = 0;
         for (bdev::io* r : std::exchange(_held, {})) carry_out(*r);
@@ -85,7 +87,9 @@ class kept_disk final : public bdev::ram_device {
       private:
         void do_submit(bdev::io& r) noexcept override {
             ++_disk._seen[static_cast<std::size_t>(r.operation)];
-            if ((_disk._hold & bdev::op_bit(r.operation)) != 0) return _disk._held.push_back(&r);
+            const bdev::op_set wanted = bdev::op_bit(r.operation);
+            if ((_disk._refused & wanted) != 0) return bdev::complete_later(r, bdev::status::media_error);
+            if ((_disk._hold & wanted) != 0) return _disk._held.push_back(&r);
             _disk.carry_out(r);
         }
         kept_disk& _disk;
@@ -110,7 +114,7 @@ class kept_disk final : public bdev::ram_device {
 
     disk_image& _image;
     std::array<unsigned, bdev::op_count> _seen{};
-    bdev::op_set _hold = 0;
+    bdev::op_set _hold = 0, _refused = 0;
     std::vector<bdev::io*> _held;
 };
 
