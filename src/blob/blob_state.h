@@ -25,6 +25,12 @@ struct mapping {
     std::optional<error> failed;
 };
 
+// One that requests find already.
+struct unsaved_mapping {
+    uint64_t index = 0;
+    uint32_t cluster = no_cluster;
+};
+
 // Those who wait for one cluster of a blob.
 struct wish {
     std::vector<errand*> requests;
@@ -60,7 +66,10 @@ struct blob_state {
     std::map<uint64_t, wish> wanted;  // by cluster index
     std::vector<mapping*> to_map;
     bool mapping_runs = false;
-    std::set<uint64_t> unsaved_extents;  // indices of extent pages that differ from the media
+    std::set<uint64_t> unsaved_extents;             // indices of extent pages that differ from the media
+    std::vector<unsaved_mapping> unsaved_mappings;  // no flush has failed since something was written to these
+    uint64_t failures_told = 0;  // failed flushes of the device that whoever flushes the blob knows of
+    unsigned losing = 0;         // requests are awaited that may have written to clusters it lost
 
     // --- clusters it has given up (discard.cc)
     std::vector<uint32_t> leaving;   // the media may still name them

@@ -29,6 +29,7 @@ blob_channel::blob_channel(blob_state& of, bdev::channel_ref base)
       _unit_shift(blocks_in_unit(of.owner)),
       _direct(_unit_shift == 0 ? static_cast<uint8_t>(op::write) + 1 : 0),
       _io_unit(of.owner.geometry().io_unit_size),
+      _cached(of.owner.base().device().props().write_cache),
       _blob(of) {}
 
 void blob_channel::do_submit(io& r) noexcept {
@@ -45,11 +46,7 @@ void blob_channel::do_submit(io& r) noexcept {
 }
 
 void blob_channel::uncommon(io& r, uint64_t index) noexcept {
-    if (r.operation == op::flush) {
-        if (_blob.unsaved.load(std::memory_order_acquire)) return send(r, 0, errand::purpose::flush);
-        r.push(flushed, this);
-        return _base->submit(r);
-    }
+    if (r.operation == op::flush) return send(r, 0, errand::purpose::flush);
     if (r.operation == op::unmap || r.operation == op::write_zeroes) return zero(r, index);
     const layout& l = *_slot.load(std::memory_order_acquire);
     if (index >= l.size) return bdev::complete_later(r, status::out_of_range);
@@ -60,8 +57,11 @@ void blob_channel::uncommon(io& r, uint64_t index) noexcept {
 
 void blob_channel::go_down(io& r, uint64_t index, uint32_t cluster) noexcept {
     r.lba += (uint64_t{cluster} - index) * _cluster_blocks;
-    if ((r.flags & io::fua) != 0 && r.operation != op::read && _blob.unsaved.load(std::memory_order_acquire)) {
-        r.push(forced_written, this);  // the data is safe then; where it lies must be, too
+    // Where it lies must be safe as well as the data.
+    if ((r.flags & io::fua) != 0 && r.operation != op::read &&
+        (_cached || _blob.unsaved.load(std::memory_order_acquire))) {
+        r.flags &= static_cast<uint8_t>(~io::fua);
+        r.push(forced_written, this);
     }
     submit_below(r);
 }
@@ -118,12 +118,6 @@ void blob_channel::zero(io& r, uint64_t index) noexcept {
     bdev::complete_later(r, status::ok);
 }
 
-// Metadata that was on its way may be lost with what the host wrote.
-void blob_channel::flushed(io& r, void* self) noexcept {
-    if (r.status == status::ok) return bdev::complete(r);
-    static_cast<blob_channel*>(self)->send(r, 0, errand::purpose::failed_flush);
-}
-
 external_channel& blob_channel::channel_of(external_parent& p) {
     for (outside& o : _outside) {
         if (o.parent == &p) return *o.channel;
@@ -133,6 +127,7 @@ external_channel& blob_channel::channel_of(external_parent& p) {
 
 void blob_channel::forced_written(io& r, void* self) noexcept {
     auto& me = *static_cast<blob_channel*>(self);
+    r.flags |= io::fua;
     if (r.status != status::ok) return bdev::complete(r);
     me.send(r, 0, errand::purpose::flush);
 }

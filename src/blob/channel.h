@@ -3,6 +3,7 @@
 //   writes to what it does not have  wait while the store's thread gives it a cluster with the contents it had, then
 //                                    go the common way
 //   unmap and write-zeroes           of part of a cluster go down; of more are the store's business (discard.cc)
+//   flushes, and those of FUA        are the store's, which has one of the device at a time and saves mappings with it
 // Every other request lies in one cluster (properties: optimal_io_boundary).
 //
 // A blob's blocks are the store's io units. Stores from before the super block named the unit have 4,096 bytes, also on
@@ -28,7 +29,7 @@ struct errand : work {
     bdev::io* request = nullptr;
     blob_state* blob = nullptr;
     uint64_t index = 0;  // cluster of the blob
-    enum class purpose : uint8_t { cluster, flush, failed_flush, zero } what = purpose::cluster;
+    enum class purpose : uint8_t { cluster, flush, zero } what = purpose::cluster;
     bdev::status outcome = bdev::status::ok;
     errand* next_free = nullptr;
 };
@@ -52,7 +53,6 @@ class blob_channel final : public bdev::channel {
     static void back_in_units(bdev::io& r, void* self) noexcept;
     void send(bdev::io& r, uint64_t index, errand::purpose what) noexcept;
     void returned(errand& e) noexcept;
-    static void flushed(bdev::io& r, void* self) noexcept;
     static void forced_written(bdev::io& r, void* self) noexcept;
     external_channel& channel_of(external_parent& p);
     uint64_t cluster_of(uint64_t lba) const noexcept { return _shift != 0 ? lba >> _shift : lba / _cluster_blocks; }
@@ -64,6 +64,7 @@ class blob_channel final : public bdev::channel {
     const uint8_t _unit_shift;  // blocks of the device in an io unit, as a power of two
     const uint8_t _direct;      // operations below this number may go straight down: none unless _unit_shift is 0
     const uint32_t _io_unit;
+    const bool _cached;  // the device has a volatile cache
     blob_state& _blob;
     errand* _free = nullptr;
     std::vector<std::unique_ptr<errand>> _errands;

@@ -24,6 +24,8 @@ constexpr uint64_t per_page = format::clusters_per_extent_page;
 constexpr uint64_t clusters_per_slice = 4096;  // looked at before others have their turn
 constexpr unsigned fills_at_once = 16;
 constexpr uint64_t range_bytes = 256 << 20;
+constexpr unsigned trims_at_once = 4;
+constexpr time_ns unload_patience = 10 * seconds;
 
 // What shows where the blob has nothing.
 source source_below(const layout& l, uint64_t index) noexcept {
@@ -98,7 +100,8 @@ task<> store::zero(blob_state& b, const bdev::io& r) {
         co_await yield();
     }
     if (!b.unsaved.load(std::memory_order_relaxed) && (r.flags & bdev::io::fua) == 0) co_return;
-    if (!_disk.has_cache() || (r.flags & bdev::io::fua) != 0) co_return co_await save(b);
+    if ((r.flags & bdev::io::fua) != 0) co_return co_await flush(b);
+    if (!_disk.has_cache()) co_return co_await save(b);
     save_soon();
 }
 
@@ -173,7 +176,11 @@ task<> store::release(blob_state& b) {
     while (!b.departed.empty()) {
         const std::vector<uint32_t> clusters = std::exchange(b.departed, {});
         result<> drained;
-        if (b.device != nullptr) drained = co_await as_result(_devices.drain(*b.device));
+        if (!b.clones.empty()) {
+            co_await drain_descendants(b.id);
+        } else if (b.device != nullptr) {
+            drained = co_await as_result(_devices.drain(*b.device));
+        }
         if (!drained) {  // the device is going; afterwards there is nothing to wait for
             b.departed.insert(b.departed.end(), clusters.begin(), clusters.end());
             if (b.device != nullptr) break;
@@ -220,11 +227,18 @@ task<> store::trim() {
 }
 
 // SPDK does not clear what it takes: it counts on a store that was unloaded to have cleared what is free.
-task<> store::trim_stale() {
-    while (_disk.unmap_zeroes()) {
-        cluster_range r = _space.take_stale(trimmed_at_once());
-        if (r.count == 0 || !co_await trim_range(r)) break;
-    }
+task<bool> store::trim_stale() {
+    if (!_disk.unmap_zeroes()) co_return true;
+    crew all;
+    auto some = [](store& s, time_ns until) -> task<> {
+        while (s._home.now() < until) {
+            cluster_range r = s._space.take_stale(s.trimmed_at_once());
+            if (r.count == 0 || !co_await s.trim_range(r)) break;
+        }
+    };
+    for (unsigned i = 0; i < trims_at_once; ++i) all.start(some(*this, _home.now() + unload_patience));
+    co_await all.done();
+    co_return !_space.has_stale();
 }
 
 uint32_t store::trimmed_at_once() const noexcept {
@@ -233,9 +247,9 @@ uint32_t store::trimmed_at_once() const noexcept {
 
 // False when the device refuses: whoever needs a cluster clears it himself, and hears of it.
 task<bool> store::trim_range(cluster_range r) {
-    const uint64_t size = _super.layout.cluster_size;
+    const uint64_t size = _super.layout.cluster_size, since = _disk.flushes_failed();
     result<> outcome = co_await as_result(_disk.unmap(r.first * size, r.count * size));
-    _space.give_back(r, static_cast<bool>(outcome));
+    _space.give_back(r, outcome && since == _disk.flushes_failed());
     _more_room.set();
     _more_room.reset();
     co_return outcome.has_value();

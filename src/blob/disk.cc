@@ -26,10 +26,23 @@ task<> disk::write(uint64_t offset, std::span<const std::byte> from) {
 
 task<> disk::flush() {
     if (!has_cache()) co_return;
-    ++_flushes;
-    result<> outcome = co_await as_result(bdev::flush(*_channel));
-    if (!outcome) flush_has_failed();
-    co_await std::move(outcome);
+    if (!_next) _next = std::make_shared<shared_flush>();
+    const std::shared_ptr<shared_flush> mine = _next;
+    {
+        auto turn = co_await _flushing.lock();
+        if (!mine->over) {
+            _next = nullptr;  // who comes from now on is too late for this one
+            ++_flushes;
+            result<> outcome = co_await as_result(bdev::flush(*_channel));
+            mine->over = true;
+            if (!outcome) {
+                mine->failed = std::move(outcome).error();
+                ++_flushes_failed;
+                if (_on_failed_flush) _on_failed_flush();
+            }
+        }
+    }
+    if (mine->failed) co_await fail(error(*mine->failed));
 }
 
 task<> disk::zero(uint64_t offset, uint64_t length) {

@@ -3,6 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +13,7 @@
 #include "bdev/registry.h"
 #include "env/memory.h"
 #include "thread/gate.h"
+#include "thread/sync.h"
 #include "thread/task.h"
 
 namespace varve::blob {
@@ -61,12 +65,14 @@ class disk {
     // Offsets and lengths are multiples of the block size, or programmer errors.
     task<> read(uint64_t offset, std::span<std::byte> to);
     task<> write(uint64_t offset, std::span<const std::byte> from);
-    // Nothing when the device has no cache. When it fails, what was written since the last may be lost, also if the
-    // next succeeds: so it is with files on Linux.
+    // Nothing when the device has no cache. When it fails, what was written since the last that succeeded may be lost,
+    // also if the next succeeds: Linux tells of an error once. So every flush of the device goes through here, one at a
+    // time, and flushes_failed() is true before anybody can rely on a later one; who comes while one is under way
+    // shares the next.
     task<> flush();
-    // Of this device, whoever asked for them; those of others are to be told.
     uint64_t flushes_failed() const noexcept { return _flushes_failed; }
-    void flush_has_failed() noexcept { ++_flushes_failed; }
+    // `what` is done as soon as one has, before anybody who waits for it goes on.
+    void on_failed_flush(std::function<void()> what) { _on_failed_flush = std::move(what); }
     // Zeroes, by unmapping if that makes them: in pieces of at most `zero_bytes_max`.
     task<> zero(uint64_t offset, uint64_t length);
     task<> unmap(uint64_t offset, uint64_t length);
@@ -82,6 +88,13 @@ class disk {
     bdev::descriptor _base;
     const uint32_t _block_size;
     bdev::channel_ref _channel;
+    struct shared_flush {
+        bool over = false;
+        std::optional<error> failed;
+    };
+    mutex _flushing;
+    std::shared_ptr<shared_flush> _next;  // has not begun
+    std::function<void()> _on_failed_flush;
     uint64_t _flushes = 0, _flushes_failed = 0;
 };
 

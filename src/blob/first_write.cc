@@ -50,12 +50,7 @@ task<> carry_out(task<> what, errand& asked) {
 
 void store::want(errand& e) noexcept {
     blob_state& b = *e.blob;
-    if (e.what == errand::purpose::failed_flush) {
-        _disk.flush_has_failed();
-        e.outcome = e.request->status;
-        return e.from->come_back(e);
-    }
-    if (e.what == errand::purpose::flush) return background(carry_out(save(b), e));
+    if (e.what == errand::purpose::flush) return background(carry_out(flush(b), e));
     if (e.what == errand::purpose::zero) return background(carry_out(zero(b, *e.request), e));
     auto [at, first] = b.wanted.try_emplace(e.index);
     at->second.requests.push_back(&e);
@@ -108,11 +103,17 @@ task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
                 s._fill_over.reset();
             }
         } here(*this, b.id);
-        co_await fill(cluster, index, blank ? source() : find_source(b.current.get(), index), clean);
+        uint64_t since = 0;
+        do {  // again when a flush fails meanwhile, which may lose what is there by then
+            since = _disk.flushes_failed();
+            co_await fill(cluster, index, blank ? source() : find_source(b.current.get(), index), clean);
+            clean = false;
+        } while (since != _disk.flushes_failed());
     }
     if (_disk.has_cache()) {
         b.unsaved.store(true, std::memory_order_release);  // before anybody finds it
         b.unsaved_extents.insert(index / per_page);
+        b.unsaved_mappings.push_back({index, cluster});
         b.current->put(index, cluster);
         ++b.allocated;
         save_soon();
@@ -208,18 +209,55 @@ task<> store::commit_mappings(blob_state& b, const std::vector<mapping*>& batch,
     }
     if (root_changes) co_return co_await commit(b, r);
     if (r.also.empty()) co_return co_await _disk.flush();  // mapped and given up since the last save
-    co_await _commits->commit(std::move(r.also));
+    co_await _commits->commit(std::move(r.also), r.since);
 }
 
 // --- saving what was mapped in memory only
 
 task<> store::save(blob_state& b) {
-    auto held = co_await b.md.lock();
-    if (b.unsaved_extents.empty()) {
+    {
+        auto held = co_await b.md.lock();
+        if (!b.unsaved_extents.empty()) co_return co_await save_locked(b);  // flushes, too
         saved(b);
-        co_return co_await _disk.flush();
     }
-    co_await save_locked(b);  // flushes, too
+    co_await _disk.flush();
+}
+
+task<> store::flush(blob_state& b) {
+    result<> outcome = co_await as_result(b.unsaved.load(std::memory_order_relaxed) ? save(b) : _disk.flush());
+    const uint64_t failed = _disk.flushes_failed();
+    const bool lost = std::exchange(b.failures_told, failed) != failed || b.losing != 0;
+    if (outcome && lost) outcome = fail(errc::io, "a flush has failed, and what was written before it may be lost");
+    co_await std::move(outcome);
+}
+
+// What was copied or cleared since the last flush may be lost, as if it had never been. Where that was only mapped in
+// memory the blob shows again what it did before: had the mapping stayed, data nobody has written to would be lost.
+void store::flush_failed() noexcept {
+    _space.none_is_clean();
+    start_trimming();
+    for (auto& [id, b] : _blobs) take_back_unsaved(*b);
+}
+
+// The writes there are lost as the cluster is: the host hears of it with its next flush.
+void store::take_back_unsaved(blob_state& b) {
+    if (b.unsaved_mappings.empty()) return;
+    for (const unsaved_mapping& m : std::exchange(b.unsaved_mappings, {})) {
+        if (b.current->at(m.index) == m.cluster) give_up(b, m.index, m.cluster);  // else it was given up before
+    }
+    save_soon();
+    ++b.losing;
+    background(lose_writes(b));
+}
+
+// Writes that had found the cluster before may end with success after somebody was told.
+task<> store::lose_writes(blob_state& b) {
+    auto mine = co_await b.chores.lock();
+    while (b.device != nullptr && !co_await as_result(_devices.drain(*b.device))) {
+        if (b.device != nullptr) co_await _device_gone.wait();
+    }
+    --b.losing;
+    b.failures_told = UINT64_MAX;
 }
 
 // What is mapped and given up now; what comes while it is written is the next save's, or this would never end.
@@ -234,6 +272,12 @@ task<> store::save_locked(blob_state& b) {
         while (!mine.empty() && (runs || extents.size() < _commits->round_max() - 1)) {
             extents.insert(mine.extract(mine.begin()));
         }
+        unsaved_in_hand mappings(*this, b, {});
+        std::erase_if(b.unsaved_mappings, [&](const unsaved_mapping& m) {
+            if (!extents.contains(m.index / per_page)) return false;
+            mappings.those.push_back(m);
+            return true;
+        });
         result<> outcome = co_await as_result(commit_mappings(b, {}, extents));
         if (!outcome) {
             b.unsaved_extents.merge(extents);
@@ -242,6 +286,7 @@ task<> store::save_locked(blob_state& b) {
             save_soon();
             co_await std::move(outcome);
         }
+        mappings.those.clear();
     }
     b.departed.insert(b.departed.end(), leaving.begin(), leaving.end());
     saved(b);
@@ -281,7 +326,5 @@ task<> store::save_one(blob_state& b, mutex::holder) {
     releasing here(*this);
     co_await as_result(save(b));  // what fails is tried again in a while
 }
-
-task<> store::flush(blob_ref& b) { return save(b.state()); }
 
 }  // namespace varve::blob

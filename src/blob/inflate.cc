@@ -7,7 +7,13 @@ namespace varve::blob {
 
 namespace {
 constexpr unsigned copies_at_once = 4;
+
+// A cluster that is not the blob's own, although it has to be without its parent, or without any.
+bool shows_parent(const blob_state& b, uint64_t i, bool all) noexcept {
+    if (b.current->at(i) != no_cluster) return false;
+    return all || b.parent->current->at(i) != no_cluster || hides(*b.parent->current, i);
 }
+}  // namespace
 
 task<> store::inflate(blob_ref& b, jobs::job& progress) { return detach(b.state(), true, progress); }
 task<> store::decouple(blob_ref& b, jobs::job& progress) { return detach(b.state(), false, progress); }
@@ -25,12 +31,8 @@ task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
     // What the parent has must not change while it is copied: nobody merges into it, and it is not removed.
     std::optional<operation> its;
     if (!all) its.emplace(co_await begin_on(*b.parent));
-    auto needs = [&](uint64_t i) {
-        if (b.current->at(i) != no_cluster) return false;
-        return all || b.parent->current->at(i) != no_cluster || hides(*b.parent->current, i);
-    };
     uint64_t wanted = 0;
-    for (uint64_t i = 0; i < b.current->size; ++i) wanted += needs(i);
+    for (uint64_t i = 0; i < b.current->size; ++i) wanted += shows_parent(b, i, all);
     if (wanted > _space.free_clusters()) {
         co_await fail(errc::no_space,
                       fmt::format("{} clusters are wanted, {} are free", wanted, _space.free_clusters()));
@@ -40,7 +42,7 @@ task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
     crew copies;
     result<> outcome;
     for (uint64_t i = 0; i < b.current->size && outcome && !copies.failed(); ++i) {
-        if (!needs(i)) continue;
+        if (!shows_parent(b, i, all)) continue;
         outcome = co_await as_result(progress.turn(_super.layout.cluster_size));
         auto slot = co_await slots.acquire();
         auto one = [](store& s, blob_state& of, uint64_t index, jobs::job& told, semaphore::units) -> task<> {
@@ -62,6 +64,9 @@ task<> store::drop_parent(blob_state& b, bool all) {
     co_await begin_change();
     co_await save_locked(b);
     blob_state* above = all || b.parent == nullptr ? nullptr : b.parent->parent;
+    for (uint64_t i = 0; i < b.current->size; ++i) {
+        if (shows_parent(b, i, all)) co_await fail(errc::io, "a flush has failed, and copies are lost");
+    }
     revision r = revise(b);
     r.record.xattrs.erase(_tied);
     r.record.internal_xattrs.erase(format::xattr_parent);

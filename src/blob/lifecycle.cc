@@ -161,6 +161,7 @@ task<blob_id> store::create(blob_options how, jobs::job* progress) {
         co_await add_extent_pages(r, *l, all);
     }
     co_await commit(*made, r);
+    made->failures_told = _disk.flushes_failed();
     made->allocated = how.thin ? 0 : how.clusters;
     made->replace_layout(std::move(l)).reset();
     blob_id id = made->id;
@@ -246,6 +247,7 @@ task<> store::release(remains left, jobs::job& progress) {
     progress.expect(b.allocated);
     cluster_state becomes = method_of(b) == format::clear_method::none ? cluster_state::left : cluster_state::unclean;
     result<> cleared;
+    const uint64_t since = _disk.flushes_failed();
     const bool clears = left.must_be_cleared();
     if (clears) {
         _clearing.push_back(&progress);
@@ -255,6 +257,7 @@ task<> store::release(remains left, jobs::job& progress) {
             clusters.push_back(b.current->at(i));
         cleared = co_await as_result(clear(std::move(clusters), how, &progress));
         if (cleared && how == clearing::write_zeroes) becomes = cluster_state::clean;
+        if (since != _disk.flushes_failed() && becomes == cluster_state::clean) becomes = cluster_state::unclean;
     }
     std::unique_ptr<blob_state> mine = std::move(left._blob);  // `left` keeps the store until the end
     free_given_up(*mine);
@@ -386,6 +389,7 @@ task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress, rema
     auto still = co_await freeze(b);
     auto held = co_await b.md.lock();
     co_await begin_change();
+    unsaved_in_hand unsaved(*this, b, std::exchange(b.unsaved_mappings, {}));
     revision r = revise(b);
     r.mine.take_over(std::move(more));
     r.since = since;
@@ -412,6 +416,10 @@ task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress, rema
     co_await commit(b, r);
     for (uint64_t index : changed) b.unsaved_extents.erase(index);
     b.unsaved_extents.erase(b.unsaved_extents.lower_bound(extent_pages_for(clusters)), b.unsaved_extents.end());
+    std::erase_if(unsaved.those, [&](const unsaved_mapping& m) {
+        const bool committed = std::ranges::find(changed, m.index / per_page) != changed.end();
+        return committed || !b.record.uses_extent_table || m.index >= clusters;
+    });
     uint64_t allocated = 0;
     for (uint64_t i = l->next(0); i < clusters; i = l->next(i + 1)) ++allocated;
     std::vector<uint32_t> cut_off;

@@ -144,6 +144,7 @@ task<blob_id> store::clone(blob_ref& ref, std::vector<format::xattr> xattrs) {
     empty->below = &below.slot;
     co_await commit(*made, r);
     made->replace_layout(std::move(empty)).reset();
+    made->failures_told = _disk.flushes_failed();
     made->parent = &below;
     below.clones.push_back(made.get());
     const blob_id id = made->id;

@@ -72,6 +72,14 @@ void space::all_are_stale() noexcept {
     }
 }
 
+void space::none_is_clean() noexcept {
+    for (uint64_t c = _first; (c = _clean.next_set(c)) != bitmap::none; ++c) {
+        _clean.clear(c);
+        _stale.set(c);
+        _next_unclean = std::min(_next_unclean, static_cast<uint32_t>(c));
+    }
+}
+
 template <class Wanted>
 cluster_range space::take_run(uint64_t from, uint32_t at_most, Wanted wanted) noexcept {
     cluster_range r{static_cast<uint32_t>(from), 0};

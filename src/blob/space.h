@@ -46,6 +46,9 @@ class space {
     // stale; empty when there is none.
     cluster_range take_unclean(uint32_t at_most) noexcept;
     cluster_range take_stale(uint32_t at_most) noexcept;
+    bool has_stale() const noexcept { return _stale.count() != 0; }
+    // Those that were are stale.
+    void none_is_clean() noexcept;
     void give_back(cluster_range r, bool clean) noexcept;
     bool in_hand() const noexcept { return _in_hand != 0; }
 

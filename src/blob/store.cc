@@ -24,6 +24,7 @@ store::store(bdev::registry& devices, bdev::descriptor base, format::super_block
       _super(std::move(super)),
       _space(_super.layout.first_data_cluster, _super.layout.cluster_count, _super.layout.md.count) {
     if (_super.extension) _stamp = _super.extension->next_stamp;
+    _disk.on_failed_flush([this] { flush_failed(); });
 }
 
 store::~store() { VARVE_ASSERT(_tasks.inside() == 0); }
@@ -180,10 +181,11 @@ task<> store::unload() {
     if (_super.clean) co_return;
     co_await _commits->finish();
     for (auto& [id, b] : _blobs) free_given_up(*b);
-    co_await trim_stale();
+    const bool cleared = co_await trim_stale();
     co_await write_masks();
     co_await _disk.flush();
-    if (_unreadable.any()) co_return;  // the masks say what is known, but the next load looks again
+    // The masks say what is known, but the next load looks again.
+    if (_unreadable.any() || !cleared) co_return;
     format::super_block next = _super;
     next.clean = true;
     co_await write_super(std::move(next));

@@ -115,8 +115,9 @@ class store {
     ~store();  // after unload() or abandon()
     store(const store&) = delete;
 
-    // Clears what has become free and was not cleared yet. errc::busy when blobs are open. After an error it can be
-    // tried again.
+    // Clears what has become free and was not cleared yet; where that fails or takes more than ten seconds the store
+    // stays one that is in use, and the next load reads all of it. errc::busy when blobs are open. After an error it
+    // can be tried again.
     task<> unload();
     // Stops without writing anything: the device has gone, or a crash is being played. Nothing is open any more.
     task<> abandon();
@@ -148,8 +149,9 @@ class store {
     task<> set_read_only(blob_ref& b);
     task<> set_super_blob(blob_id id);
     blob_id super_blob() const noexcept { return _super.super_blob; }
-    // What was mapped for writes that have ended is on the media, and their data with it.
-    task<> flush(blob_ref& b);
+    // What was mapped for writes that have ended is on the media, and their data with it. errc::io also when not this
+    // flush of the device but one since the blob's last has failed, whoever's it was.
+    task<> flush(blob_ref& b) { return flush(b.state()); }
 
     // Freezes what is there: the blob goes on as a clone of the snapshot, with the same contents. Writes to it wait
     // meanwhile. errc::invalid for a blob that is read-only.
@@ -368,9 +370,31 @@ class store {
     task<> commit_mappings(blob_state& b, const std::vector<mapping*>& batch, const std::set<uint64_t>& extents);
     task<> save(blob_state& b);
     task<> save_locked(blob_state& b);  // b.md is held
+    task<> flush(blob_state& b);
+    void flush_failed() noexcept;
+    void take_back_unsaved(blob_state& b);
+    // Those an operation is about to commit, or has copied the layout of; what it leaves is the blob's again.
+    class unsaved_in_hand {
+      public:
+        unsaved_in_hand(store& s, blob_state& b, std::vector<unsaved_mapping> which)
+            : those(std::move(which)), _store(s), _blob(b), _since(s._disk.flushes_failed()) {}
+        unsaved_in_hand(const unsaved_in_hand&) = delete;
+        ~unsaved_in_hand() {
+            std::vector<unsaved_mapping>& its = _blob.unsaved_mappings;
+            its.insert(its.end(), those.begin(), those.end());
+            if (_since != _store._disk.flushes_failed()) _store.take_back_unsaved(_blob);
+        }
+        std::vector<unsaved_mapping> those;
+
+      private:
+        store& _store;
+        blob_state& _blob;
+        const uint64_t _since;
+    };
+    task<> lose_writes(blob_state& b);
     task<> save_all();
     task<> trim();
-    task<> trim_stale();
+    task<bool> trim_stale();
     uint32_t trimmed_at_once() const noexcept;
     task<bool> trim_range(cluster_range r);
     // Mappings that nobody flushes are saved after a while.
