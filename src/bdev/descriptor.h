@@ -23,7 +23,7 @@ struct channel_core;
 enum class open_mode : uint8_t { read_only, read_write };
 
 enum class device_event : uint8_t {
-    removed,  // close the descriptor soon; new requests fail with no_device already
+    removed,  // close the descriptor soon; requests fail with no_device unless registry::keep_serving is asked now
     resized,  // num_blocks has changed
 };
 // Runs on the app thread, never from inside a call to the registry made by its owner.

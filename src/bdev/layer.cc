@@ -8,7 +8,7 @@ result<base_link> base_link::open(registry& devices, std::string_view name, std:
     auto handle = [e = link._events.get()](device_event what) {
         if (e->above == nullptr) return;
         if (what == device_event::removed) {
-            e->above->_devices.background(e->above->_devices.remove(e->above->name()));
+            e->above->base_removed();
         } else {
             e->above->base_resized();
         }
@@ -50,11 +50,18 @@ layer::layer(properties p, registry& devices, base_link base)
     _link._events->above = this;
 }
 
+// Who has something to write before this goes needs the base for it, until destruct().
+void layer::base_removed() {
+    _link._last_requests = _devices.keep_serving(*_link._base);
+    _devices.background(_devices.remove(name()));
+}
+
 task<> layer::reset() { return _devices.reset(*_link._base); }
 
 task<> layer::destruct() {
     _link._events->above = nullptr;
     _link._base.close();
+    _link._last_requests = {};
     co_return;
 }
 

@@ -30,6 +30,7 @@ class base_link {
     };
     std::unique_ptr<events> _events;
     descriptor _base;
+    gate::holder _last_requests;  // of a base that is going
 };
 
 // The base's geometry and abilities under another name. `frames`: those a request is given by the layer itself.
@@ -53,6 +54,7 @@ class layer : public device {
 
   private:
     friend class base_link;
+    void base_removed();
     registry& _devices;
     base_link _link;
 };

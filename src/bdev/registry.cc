@@ -202,8 +202,9 @@ task<> registry::remove(std::string name, std::string module) {
     device_state& s = *d->_state;
     s.removing = true;
     co_await yield();  // handlers do not run inside the call of their owner
-    co_await s.visit([](channel_core& c) { c.removed(); });
     s.tell(device_event::removed);
+    co_await s.last_requests.close();
+    co_await s.visit([](channel_core& c) { c.removed(); });
     co_await s.all_closed.until([&s] { return s.opens.empty(); });
     s.sampling.reset();
     co_await s.writers.closed();
@@ -219,6 +220,8 @@ task<> registry::remove(std::string name, std::string module) {
     _index->one_gone.reset();
     co_await std::move(outcome);
 }
+
+gate::holder registry::keep_serving(device& d) noexcept { return d._state->last_requests.enter(); }
 
 task<> registry::remove_all() {
     co_await _index->tasks.close();

@@ -117,6 +117,7 @@ struct device_state {
 
     gate tasks;  // examinations, resets, whatever works on the device; closed when it is removed
     bool removing = false;
+    gate last_requests;  // those who have something to write before it goes
 
     unsigned frozen = 0, resets = 0;  // how often
     mutex one_reset, one_visit, one_gathering;

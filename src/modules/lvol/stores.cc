@@ -289,9 +289,10 @@ task<> volumes::rename_store(volume_store& s, std::string name) {
 // --- closing
 
 void volumes::base_removed(volume_store& s) {
+    s._last_requests = _devices->keep_serving(s._blobs->base().device());
     if (s._closing) return;
     _log.notice(fmt::format("bdev {} is being removed: closing lvstore {}", s._base_name, s._name));
-    _devices->background(close(s, ending::abandon));
+    _devices->background(close(s, ending::unload));  // fails where the device has gone by itself
 }
 
 task<> volumes::destroy_store(volume_store& s) {

@@ -297,6 +297,23 @@ STORE_TEST(the_base_may_go_under_load) {
     });
 }
 
+STORE_TEST(nothing_is_lost_when_the_base_is_deleted) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 8);
+        {
+            bdev::descriptor opened = co_await s.open("lvs/vol");
+            bdev::channel_ref c = opened.channel();
+            co_await bdev::write(*c, 5 * 2048, bdev::pattern(4096, 1));
+        }
+        co_await s.unplug("disk");
+        co_await s.plug("disk");
+        co_await s.expect("lvs/vol", 5 * 2048, bdev::pattern(4096, 1));
+        volume* v = volume::of(s.find("lvs/vol"));
+        EXPECT_TRUE(v->owner().blobs().super().clean) << "it was not unloaded";
+    });
+}
+
 STORE_TEST(a_store_grows_with_its_base) {
     m.live([](life& s) -> task<> {
         co_await s.make_store();

@@ -187,6 +187,7 @@ class volume_store {
     reserved_name::names _coming;  // names of volumes under way
     mutex _naming;                 // one renames at a time
     bool _closing = false;
+    gate::holder _last_requests;  // of a base that is going
     gate _users;
 };
 
