@@ -25,6 +25,7 @@ properties layered_on(const device& base, std::string name, std::string product,
     p.name = std::move(name);
     p.aliases.clear();
     p.uuid = uuid();
+    p.creation_time.clear();
     p.product_name = std::move(product);
     p.preferred_write_alignment = p.preferred_write_granularity = p.optimal_write_size = 0;
     p.preferred_unmap_alignment = p.preferred_unmap_granularity = 0;

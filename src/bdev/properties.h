@@ -23,6 +23,7 @@ struct properties {
     std::vector<std::string> aliases;  // further names; the registry adds the uuid's text itself
     varve::uuid uuid;                  // the registry makes one up when it is nil
     std::string product_name;
+    std::string creation_time;  // RFC 3339, UTC; empty: not known
 
     uint32_t block_size = 512;  // bytes of one block as it lies in an iovec, interleaved metadata included
     uint64_t num_blocks = 0;

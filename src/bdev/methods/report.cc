@@ -75,6 +75,7 @@ json::value describe(device& d) {
                      {"preferred_unmap_granularity", p.preferred_unmap_granularity},
                      {"uuid", p.uuid.to_string()}};
     if (p.numa_id != properties::no_numa) out.add("numa_id", p.numa_id);
+    if (!p.creation_time.empty()) out.add("creation_time", p.creation_time);
     add_metadata(out, p);
     out.add("assigned_rate_limits", limits_of(d));
     claim_type claim = device_state::of_device(d).claim;

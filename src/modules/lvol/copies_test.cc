@@ -48,6 +48,26 @@ task<uint64_t> begin(life& s, std::string method, std::string params) {
     co_return *started["operation_id"].unsigned_integer();
 }
 
+// Of volumes, snapshots and clones; Longhorn's clients want to see it, and unchanged when there is another name.
+COPIES_TEST(tells_when_volumes_were_made) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/v", "snapshot_name": "s"})");
+        co_await s.call("bdev_lvol_clone", R"({"snapshot_name": "lvs/s", "clone_name": "c"})");
+        for (std::string name : {"v", "s", "c"}) {
+            const std::string made = s.find("lvs/" + name)->props().creation_time;
+            EXPECT_EQ(made.size(), 20u) << made;
+            EXPECT_EQ((co_await s.volume(name))["creation_time"], json::value(made));
+        }
+        const std::string made = s.find("lvs/c")->props().creation_time;
+        co_await s.call("bdev_lvol_rename", R"({"old_name": "lvs/c", "new_name": "d"})");
+        EXPECT_EQ((co_await s.volume("d"))["creation_time"], json::value(made));
+        EXPECT_EQ(co_await s.code("bdev_lvol_set_xattr",
+                                  R"({"name": "lvs/d", "xattr_name": "creation_time", "xattr_value": "b"})"),
+                  -32602);
+    });
+}
+
 COPIES_TEST(keeps_attributes) {
     m.live([](life& s) -> task<> {
         co_await make_two(s);

@@ -10,6 +10,7 @@ namespace {
 bdev::properties properties_of(const volume& v, const blob::blob_ref& b) {
     bdev::properties p = b.properties(v.bdev_name());
     p.product_name = "Logical Volume";
+    p.creation_time = creation_time_in(b.xattrs());
     p.aliases = {v.alias()};
     p.uuid = v.uuid().is_nil() ? bdev::layered_uuid(v.owner().uuid(), v.bdev_name()) : v.uuid();
     return p;

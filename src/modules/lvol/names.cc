@@ -1,5 +1,6 @@
 #include "modules/lvol/names.h"
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include "util/units.h"
@@ -50,6 +51,11 @@ std::vector<xattr> name_xattrs(const std::string& name, const uuid& id, bool pad
 
 xattr uuid_xattr(const uuid& id) { return {"uuid", id.to_string() + '\0'}; }
 
+xattr creation_xattr_at(int64_t wall_clock_ns) {
+    const auto seconds = static_cast<std::time_t>(wall_clock_ns / 1'000'000'000);
+    return {creation_xattr, fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(seconds)) + '\0'};
+}
+
 std::string external_id_of(const bdev::device& d) { return d.props().uuid.to_string() + '\0'; }
 
 std::string name_in(const xattr_map& xattrs) {
@@ -64,6 +70,11 @@ std::string name_in(const xattr_map& xattrs) {
     return std::string(told.substr(0, name_bytes_max));
 }
 
+std::string creation_time_in(const xattr_map& xattrs) {
+    const std::string* value = xattrs.find(creation_xattr);
+    return value == nullptr ? std::string() : std::string(up_to_zero(*value));
+}
+
 uuid uuid_in(const xattr_map& xattrs) noexcept {
     const std::string* value = xattrs.find("uuid");
     if (value == nullptr || value->size() != 37 || value->back() != '\0') return {};
@@ -72,7 +83,7 @@ uuid uuid_in(const xattr_map& xattrs) noexcept {
 
 bool is_kept_by_us(std::string_view xattr) noexcept {
     return xattr.empty() || xattr.contains('\0') || xattr == "name" || xattr == "uuid" || xattr == checksum_xattr ||
-           xattr == long_name_xattr;
+           xattr == long_name_xattr || xattr == creation_xattr;
 }
 
 }  // namespace varve::modules::lvol

@@ -20,6 +20,8 @@ namespace varve::modules::lvol {
 
 constexpr std::size_t name_bytes_max = 255, spdk_name_bytes_max = 63;
 constexpr std::string_view long_name_xattr = "varve.name";
+// When a volume was made: RFC 3339, UTC, and a zero, as Longhorn keeps it.
+constexpr const char* creation_xattr = "creation_time";
 // Of a snapshot: CRC-64 of its own clusters, eight bytes in the order of the host, as Longhorn keeps it.
 constexpr const char* checksum_xattr = "checksum";
 
@@ -30,6 +32,7 @@ result<> check_name(std::string_view what, std::string_view name);
 // `padded`: as SPDK writes the name of a new volume, with zeroes to 64 bytes.
 std::vector<blob::format::xattr> name_xattrs(const std::string& name, const uuid& id, bool padded);
 blob::format::xattr uuid_xattr(const uuid& id);
+blob::format::xattr creation_xattr_at(int64_t wall_clock_ns);
 
 // What a clone's metadata calls the bdev outside that it shows: the uuid's text with a zero.
 std::string external_id_of(const bdev::device& d);
@@ -39,6 +42,8 @@ bool is_kept_by_us(std::string_view xattr) noexcept;
 
 // Empty when there is none.
 std::string name_in(const blob::format::xattr_map& xattrs);
+// Empty when there is none.
+std::string creation_time_in(const blob::format::xattr_map& xattrs);
 // Nil when there is none.
 uuid uuid_in(const blob::format::xattr_map& xattrs) noexcept;
 

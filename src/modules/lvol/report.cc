@@ -49,6 +49,7 @@ json::value describe(const volume& v) {
                      {"is_degraded", v.is_degraded()},
                      {"num_allocated_clusters", b.allocated},
                      {"lvs", json::object{{"name", s.name()}, {"uuid", s.uuid().to_string()}}}};
+    if (std::string made = creation_time_in(b.record.xattrs); !made.empty()) out.add("creation_time", std::move(made));
     if (!v.trouble().empty()) out.add("degraded_reason", v.trouble());
     return out;
 }

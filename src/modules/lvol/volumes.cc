@@ -117,6 +117,7 @@ task<> volume_store::withdraw(volume& v) {
 std::vector<blob::format::xattr> volume_store::xattrs_of(const reserved_name& name, const varve::uuid& id) const {
     std::vector<blob::format::xattr> out = name_xattrs(name.text(), id, true);
     out.insert(out.begin() + 1, uuid_xattr(id));
+    out.push_back(creation_xattr_at(_all.devices().world().wall_clock_ns()));
     return out;
 }
 

@@ -33,7 +33,8 @@ VOLUME_TEST(a_volume_is_what_its_clients_expect) {
                                                           {"is_esnap_clone", false},
                                                           {"is_degraded", false},
                                                           {"num_allocated_clusters", 0},
-                                                          {"lvs", json::object{{"name", "lvs"}, {"uuid", store}}}}));
+                                                          {"lvs", json::object{{"name", "lvs"}, {"uuid", store}}},
+                                                          {"creation_time", s.find(id)->props().creation_time}}));
         EXPECT_EQ(s.saved(), "");  // all of it is on the disk
         co_await s.call("bdev_lvol_delete", R"({"name": "lvs/vol"})");
         EXPECT_EQ(s.find(id), nullptr);
