@@ -39,9 +39,23 @@ task<> volume_store::rename(volume& v, reserved_name name) {
 }
 
 task<> volume_store::rename_self(std::string name) {
-    blob::blob_ref own = co_await _blobs->open(_blobs->super_blob());
-    co_await write_name(*_blobs, own, name, _uuid);
+    if (_trouble.empty()) {
+        blob::blob_ref own = co_await _blobs->open(_blobs->super_blob());
+        co_await write_name(*_blobs, own, name, _uuid);
+    } else {
+        const blob::blob_id damaged = _blobs->super_blob();
+        co_await make_self(name);
+        co_await as_result(_blobs->remove(damaged));  // if it stays, it is a volume that nobody can open
+        _trouble.clear();
+    }
     _name = std::move(name);
+}
+
+task<> volume_store::make_self(std::string name) {
+    blob::blob_options own;
+    own.xattrs = name_xattrs(name, _uuid, false);
+    own.xattrs.insert(own.xattrs.begin(), uuid_xattr(_uuid));
+    co_await _blobs->set_super_blob(co_await _blobs->create(std::move(own)));
 }
 
 task<> volume_store::swap_aliases(std::string new_name) {

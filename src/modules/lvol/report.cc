@@ -64,7 +64,7 @@ json::value describe(const volume_store& s) {
                      {"block_size", uint64_t{b.geometry().io_unit_size}},
                      {"cluster_size", uint64_t{b.geometry().cluster_size}},
                      {"max_growable_size", b.geometry().cluster_count_max() * b.geometry().cluster_size}};
-    if (std::string why = b.trouble(); !why.empty()) out.add("degraded_reason", std::move(why));
+    if (std::string why = s.trouble(); !why.empty()) out.add("degraded_reason", std::move(why));
     return out;
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <ranges>
 
+#include "bdev/layer.h"
 #include "blob/format/super.h"
 #include "env/system.h"
 #include "modules/lvol/volumes.h"
@@ -165,25 +166,31 @@ task<uuid> volumes::import(std::string bdev_name, std::optional<std::string> nam
     s._blobs->start_trimming();
     _log.notice(fmt::format("lvstore {} ({}) on bdev {}: {} lvols", s._name, s._uuid.to_string(), bdev_name,
                             s._volumes.size()));
-    if (std::string why = s._blobs->trouble(); !why.empty()) _log.warning(fmt::format("lvstore {}: {}", s._name, why));
+    if (std::string why = s.trouble(); !why.empty()) _log.warning(fmt::format("lvstore {}: {}", s._name, why));
     co_return s._uuid;
 }
 
-// Name and uuid stand in the store's own blob.
+// Name and uuid stand in the store's own blob. Its volumes are served also when that cannot be read: under a name and a
+// uuid that are the same each time, until it is renamed, which makes it a new blob.
 result<> volumes::identify(volume_store& s) {
-    const blob::blob_id id = s._blobs->super_blob();
-    const blob::blob_state* own = s._blobs->find(id);
-    if (own == nullptr || own->set_aside()) {
-        return fail(errc::bad_sequence,
-                    fmt::format("the lvstore on bdev {} has no readable blob with its name and uuid{}{}", s._base_name,
-                                own == nullptr ? "" : ": ", own == nullptr ? "" : own->damage));
+    const blob::blob_state* own = s._blobs->find(s._blobs->super_blob());
+    if (own != nullptr) {
+        s._uuid = uuid_in(own->record.xattrs);
+        s._name = name_in(own->record.xattrs);
     }
-    s._uuid = uuid_in(own->record.xattrs);
-    s._name = name_in(own->record.xattrs);
-    if (s._uuid.is_nil() || s._name.empty()) {
-        return fail(errc::bad_sequence,
-                    fmt::format("the lvstore on bdev {} has no {}", s._base_name, s._name.empty() ? "name" : "uuid"));
+    const bool known = !s._uuid.is_nil() && !s._name.empty();
+    if (own != nullptr && known && !own->set_aside()) return {};
+    std::string why = own == nullptr     ? "its blob with name and uuid is not there"
+                      : own->set_aside() ? "its blob with name and uuid: " + own->damage
+                                         : "its blob has no name or no uuid";
+    if (own == nullptr && s._blobs->blobs().empty()) {
+        return fail(errc::bad_sequence, fmt::format("the lvstore on bdev {} was not finished: {}", s._base_name, why));
     }
+    const bdev::device& base = s._blobs->base().device();
+    const auto& extension = s._blobs->super().extension;
+    if (s._uuid.is_nil()) s._uuid = bdev::layered_uuid(extension ? extension->store : base.props().uuid, "lvstore");
+    if (s._name.empty()) s._name = "lvs_" + s._base_name;
+    s._trouble = std::move(why);
     return {};
 }
 
@@ -267,11 +274,7 @@ task<> volumes::prepare(volume_store& s, store_creation::clearing how) {
     if (how == clearing::unmap && !b.base().unmap_zeroes() && b.base().device().supports(bdev::op::unmap)) {
         co_await as_result(b.base().unmap(from, length));
     }
-    blob::blob_options own;
-    own.xattrs = name_xattrs(s._name, s._uuid, false);
-    own.xattrs.insert(own.xattrs.begin(), uuid_xattr(s._uuid));
-    const blob::blob_id id = co_await b.create(std::move(own));
-    co_await b.set_super_blob(id);
+    co_await s.make_self(s._name);
     if (how == clearing::unmap) b.clear_all_that_is_free();
 }
 

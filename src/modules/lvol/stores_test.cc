@@ -1,6 +1,7 @@
 // Stores: made, found again, refused, gone.
 #include "blob/format/page.h"
 #include "modules/lvol/test_lvol.h"
+#include "modules/lvol/volumes.h"
 #include "thread/awaits.h"
 
 namespace varve::modules::lvol {
@@ -309,8 +310,43 @@ STORE_TEST(nothing_is_lost_when_the_base_is_deleted) {
         co_await s.unplug("disk");
         co_await s.plug("disk");
         co_await s.expect("lvs/vol", 5 * 2048, bdev::pattern(4096, 1));
-        volume* v = volume::of(s.find("lvs/vol"));
+        volume* v = volume::of(s.bdevs.devices.find("lvs/vol"));
         EXPECT_TRUE(v->owner().blobs().super().clean) << "it was not unloaded";
+    });
+}
+
+// Its own blob, that is, with its name and uuid. `pages`: what is done to the root page of that.
+task<> damage_the_name(life& s, void (*pages)(std::span<std::byte>)) {
+    const blob::store& b = volume::of(s.bdevs.devices.find("lvs/vol"))->owner().blobs();
+    const uint64_t at = b.geometry().offset_of_md_page(blob::format::root_page_of(b.super_blob()));
+    co_await s.unplug("disk");
+    pages(std::span(s.images["disk"]).subspan(at, blob::format::page_size));
+    co_await s.plug("disk");
+}
+
+STORE_TEST(the_volumes_are_served_when_the_name_of_their_store_is_lost) {
+    m.live([](life& s) -> task<> {
+        const std::string id = co_await s.make_store();
+        co_await s.make_volume("vol", 4);
+        co_await s.fill("lvs/vol", 0, 512, 1);
+        co_await damage_the_name(s, [](std::span<std::byte> page) { page[100] ^= std::byte{4}; });
+        json::value one_bit = co_await s.store("lvs");
+        EXPECT_EQ(one_bit["uuid"], json::value(id));
+        EXPECT_NE(one_bit["degraded_reason"], json::value()) << "nobody is told";
+        co_await s.expect("lvs/vol", 0, bdev::pattern(512, 1));
+        co_await damage_the_name(s, [](std::span<std::byte> page) { std::ranges::fill(page, std::byte{0x77}); });
+        json::value all_of_it = co_await s.store("lvs_disk");
+        EXPECT_NE(all_of_it["degraded_reason"], json::value()) << "nobody is told";
+        co_await s.expect("lvs_disk/vol", 0, bdev::pattern(512, 1));
+        EXPECT_EQ(co_await s.code("bdev_lvol_rename_lvstore", R"({"old_name": "lvs_disk", "new_name": "again"})"), 0);
+        EXPECT_EQ((co_await s.store("again"))["degraded_reason"], json::value());
+        co_await s.unplug("disk");
+        co_await s.plug("disk");
+        json::value renamed = co_await s.store("again");
+        EXPECT_EQ(renamed["uuid"], all_of_it["uuid"]);
+        EXPECT_EQ(renamed["degraded_reason"], json::value());
+        co_await s.expect("again/vol", 0, bdev::pattern(512, 1));
+        EXPECT_EQ((co_await s.call("bdev_lvol_get_lvols")).items()->size(), 1u);
     });
 }
 

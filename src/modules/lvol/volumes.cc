@@ -49,6 +49,11 @@ std::vector<volume*> volume_store::list() const {
     return all;
 }
 
+std::string volume_store::trouble() const {
+    const std::string blobs = _blobs->trouble();
+    return _trouble + (_trouble.empty() || blobs.empty() ? "" : "; ") + blobs;
+}
+
 volume* volume_store::find(std::string_view name) const noexcept {
     for (const auto& [id, v] : _volumes) {
         if (v->_name == name) return v.get();

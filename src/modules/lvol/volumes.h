@@ -115,6 +115,7 @@ class volume_store {
     const varve::uuid& uuid() const noexcept { return _uuid; }
     const std::string& name() const noexcept { return _name; }
     const std::string& base_name() const noexcept { return _base_name; }
+    std::string trouble() const;  // what of it cannot be read; empty: nothing
     blob::store& blobs() const noexcept { return *_blobs; }
     std::vector<volume*> list() const;  // in the order of their blobs
     volume* find(std::string_view name) const noexcept;
@@ -174,6 +175,7 @@ class volume_store {
     task<> withdraw(volume& v);
     void set_trouble(volume& v, std::string why);
     task<> rename_self(std::string name);
+    task<> make_self(std::string name);  // the blob with its name and uuid
     task<> swap_aliases(std::string new_name);
     // A bdev has appeared: volumes that wait for it as their external parent get theirs.
     task<> attach_external(std::string id);
@@ -182,7 +184,7 @@ class volume_store {
     std::unique_ptr<base_events> _events;
     std::unique_ptr<blob::store> _blobs;
     varve::uuid _uuid;
-    std::string _name, _base_name;
+    std::string _name, _base_name, _trouble;
     std::map<blob::blob_id, std::unique_ptr<volume>> _volumes;
     reserved_name::names _coming;  // names of volumes under way
     mutex _naming;                 // one renames at a time
