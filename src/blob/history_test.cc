@@ -240,7 +240,26 @@ class history {
             co_await as_result(all.done());
         }
     }
+    // What it leaves is zeroes, or what was there before: where a parent shows, that still does.
+    task<> unmap_one(bdev::channel& io, blob_id id, uint64_t first, uint32_t count) {
+        data_bytes seen(std::size_t{count} * 512);
+        result<> outcome = co_await as_result(bdev::unmap(io, first, count));
+        if (outcome) outcome = co_await as_result(bdev::read(io, first, seen));
+        auto& places = _model.blobs.at(id).sectors;
+        for (uint64_t i = first; i < first + count; ++i) {
+            uint32_t value = 0;
+            std::memcpy(&value, &seen[(i - first) * 512], sizeof value);
+            if (!outcome) {
+                places[i].perhaps.insert(0);
+            } else if (value != places[i].now) {
+                EXPECT_EQ(value, 0u) << "unmapped sector " << i << " of " << id;
+                places[i].write(value, !_cached);
+            }
+        }
+        EXPECT_TRUE(outcome || !_machine.disk().powered()) << outcome.error().message();
+    }
     task<> write_one(bdev::channel& io, blob_id id, uint64_t first, uint32_t count, uint64_t kind) {
+        if (kind == 2) co_return co_await unmap_one(io, id, first, count);
         uint32_t value = kind == 0 ? 0 : ++_values;
         bool forced = kind == 1;
         data_bytes data(std::size_t{count} * 512);

@@ -72,6 +72,7 @@ for ((life = 1; life <= kills; ++life)); do
 done
 start_server -c "$work/config.json"
 bench 1 || fail "the last life could not be verified"
+((verified > 0)) || fail "nothing was compared between the kills"
 not_wrong
 stop_server
 "$VARVE" fsck "$work/disk" > "$work/fsck.text" 2>&1 || fail "fsck after the end: status $?"
