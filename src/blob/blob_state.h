@@ -53,7 +53,8 @@ struct blob_state {
     uint64_t allocated = 0;              // clusters of its own
     blob_state* parent = nullptr;        // the snapshot below
     std::vector<blob_state*> clones;
-    std::string damage;  // not empty: set aside, and why
+    std::string damage;           // not empty: set aside, and why
+    bool parent_unknown = false;  // set aside, and what would name its parent cannot be read
 
     unsigned opens = 0;
     bool busy = false;               // a long operation works on it; others get errc::busy

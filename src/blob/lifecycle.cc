@@ -289,6 +289,7 @@ task<> store::remove(blob_id id, remains* left) {
     if (b.clones.size() > 1) {
         co_await fail(errc::busy, fmt::format("blob 0x{:x} has {} clones", id, b.clones.size()));
     }
+    co_await needed_by_the_damaged(b);
     if (!b.clones.empty()) co_return co_await merge_into_clone(b, left);
     std::optional<operation> mine(co_await begin_on(b));
     mine->remove();
@@ -309,12 +310,34 @@ task<> store::remove(blob_id id, remains* left) {
     }
 }
 
+// Set aside is not gone: what is damaged may be mended, and then it reads from its parent again.
+result<> store::needed_by_the_damaged(const blob_state& b) const {
+    for (const blob_state* clone : b.clones) {
+        if (!clone->set_aside()) continue;
+        return fail(errc::busy, fmt::format("blob 0x{:x} is needed by its clone 0x{:x}, which is set aside: {}", b.id,
+                                            clone->id, clone->damage));
+    }
+    const bool snapshot = (b.record.flags.data_read_only & format::data_ro_flag::read_only) != 0;
+    if (!snapshot || b.parent_unknown) return {};
+    for (const auto& [id, other] : _blobs) {
+        if (!other->parent_unknown) continue;
+        return fail(errc::busy, fmt::format("blob 0x{:x}, which is set aside ({}), may be a clone of snapshot 0x{:x}: "
+                                            "nobody knows of which before it is mended or removed",
+                                            id, other->damage, b.id));
+    }
+    if (_unreadable.of_nobody_known.empty()) return {};
+    return fail(errc::busy,
+                fmt::format("a clone of snapshot 0x{:x} may begin in metadata page {}, which cannot be read", b.id,
+                            _unreadable.of_nobody_known.begin()->first));
+}
+
 // What it says of itself may be wrong: what it claims alone is free then, what others claim is left to them. They stay
 // set aside until the next load looks at them again.
 task<> store::remove_damaged(blob_state& b) {
     if (!b.clones.empty()) {
         co_await fail(errc::busy, fmt::format("blob 0x{:x} is set aside and has clones: remove them first", b.id));
     }
+    co_await needed_by_the_damaged(b);
     const uint32_t root = format::root_page_of(b.id);
     for (const auto& [id, other] : _blobs) {
         auto has = [&](const std::vector<uint32_t>& pages) { return std::ranges::find(pages, root) != pages.end(); };

@@ -129,7 +129,8 @@ class store {
     result<blob_ref> open(blob_id id);
     class remains;
     // What the blob had (and its clone, if it has one, does not take over) becomes free little by little, or is `left`
-    // to the caller. errc::busy when it is open, or has more than one clone. One that was set aside can be removed when
+    // to the caller. errc::busy when it is open, or has more than one clone, or one that is set aside, or when it is a
+    // snapshot and nobody knows whose clone a blob is that was set aside. One that was set aside can be removed when
     // it has no clones, and leaves alone what others claim, too.
     task<> remove(blob_id id, remains* left = nullptr);
     // Clears the clusters as the clear method of the blob says that had them, and frees them, a part at a time.
@@ -287,6 +288,8 @@ class store {
     // Whether clusters are being cleared that somebody wants now: they are free at once then, and he clears them.
     bool hurry_remains() noexcept;
     task<> remove_damaged(blob_state& b);
+    // busy: a blob that is set aside needs it, or may: nobody can tell whose clone that is.
+    result<> needed_by_the_damaged(const blob_state& b) const;
     void free_what_nobody_claims(const blob_state& b);
     // What could not be read of a blob that is gone and is nobody else's, so that no load must think it may be
     // anybody's (load/unreadable.cc).

@@ -132,7 +132,12 @@ class planner {
         if (b.record.pages.empty() || !has_flags(*_e.page(root))) return;  // no place for a flag
         const std::string why = fmt::format("blob {:#x} set aside: {}", b.id(), b.wrong);
         page_bytes& page = *_patches.open(root, why);
-        set_flags(page, format::invalid_flag::set_aside | format::invalid_flag::thin, 0);
+        const bool external = (b.record.flags.invalid & format::invalid_flag::external_snapshot) != 0;
+        const bool parent_lost = b.chain_broken && b.record.thin() && !external && !b.parent;
+        set_flags(page,
+                  format::invalid_flag::set_aside | format::invalid_flag::thin |
+                      (parent_lost ? format::invalid_flag::parent_lost : 0),
+                  0);
         std::vector<uint32_t> extent_pages;  // that stay
         for (const auto& use : b.extents)
             if (use.stays()) extent_pages.push_back(use.page);

@@ -160,7 +160,8 @@ constexpr std::size_t xattr_bytes_max = descriptor_space - sizeof(xattr_wire);  
 // nothing; in `md_read_only`: data may be written, metadata not.
 namespace invalid_flag {
 constexpr uint64_t thin = 1, internal_xattrs = 2, extent_table = 4, external_snapshot = 8;
-constexpr uint64_t set_aside = uint64_t{1} << 62;  // ours: fsck took the blob out of service
+constexpr uint64_t set_aside = uint64_t{1} << 62;    // ours: fsck took the blob out of service
+constexpr uint64_t parent_lost = uint64_t{1} << 61;  // ours: and with what it cut off, perhaps the parent's id
 constexpr uint64_t known = thin | internal_xattrs | extent_table | external_snapshot;
 }  // namespace invalid_flag
 namespace data_ro_flag {

@@ -128,7 +128,7 @@ bool loader::is_alive(const blob_state& b, const named& by_others) const {
 }
 
 void loader::decode(blob_state& b) {
-    auto [record, wrong] = decode_chain(b.id);
+    auto [record, wrong] = decode_chain(b);
     b.record = std::move(record);
     std::unique_ptr<layout> l;
     if (auto made = make_layout(b.record.cluster_count)) {
@@ -214,7 +214,8 @@ error loader::cannot_read(uint32_t p, std::string_view what) const {
 }
 
 // As far as it goes. A page in which one bit flipped still says what the blob has, though not that all is well.
-format::decoded_chain loader::decode_chain(format::blob_id id) {
+format::decoded_chain loader::decode_chain(blob_state& b) {
+    const format::blob_id id = b.id;
     std::vector<format::numbered_page> chain;
     std::deque<format::page_bytes> mended;
     std::optional<error> wrong;
@@ -239,7 +240,14 @@ format::decoded_chain loader::decode_chain(format::blob_id id) {
     }
     auto out = format::decode_chain_as_far_as_possible(chain, _g);
     if (wrong) out.wrong = std::move(wrong);
-    if (!whole || out.record.pages.size() < chain.size()) _owners_unknown = true;
+    const bool cut = !whole || out.record.pages.size() < chain.size();
+    if (cut) _owners_unknown = true;
+    // Its flags are in its first page; a thick blob has no parent.
+    const auto& flags = out.record.flags;
+    const bool external = (flags.invalid & format::invalid_flag::external_snapshot) != 0;
+    const bool may_have_parent = out.record.pages.empty() || (out.record.thin() && !external);
+    b.parent_unknown = (cut && may_have_parent && out.record.internal_xattrs.find(format::xattr_parent) == nullptr) ||
+                       (flags.invalid & format::invalid_flag::parent_lost) != 0;
     out.record.id = id;
     if (out.record.pages.empty()) out.record.pages.assign(1, format::root_page_of(id));
     if (lost && *lost != out.record.pages[0]) out.record.pages.push_back(*lost);  // it is known whose it is

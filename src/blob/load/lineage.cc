@@ -14,12 +14,14 @@ namespace {
 constexpr uint64_t per_page = format::clusters_per_extent_page;
 }
 
+// Also of who is set aside: what is its parent must stay, whatever becomes of it.
 void loader::link_parents() {
     for (auto& [id, b] : _s._blobs) {
-        if (b->set_aside() || !b->thin() || b->is_external_clone()) continue;
+        if (!b->thin() || b->is_external_clone()) continue;
         auto above = b->record.id_in(format::xattr_parent);
         if (!above) {
             set_aside(*b, above.error().message());
+            b->parent_unknown = true;
             continue;
         }
         if (!*above) continue;

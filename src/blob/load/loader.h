@@ -52,7 +52,7 @@ class loader {
     void decode(blob_state& b);
     static result<std::unique_ptr<layout>> make_layout(uint64_t clusters);
     std::unique_ptr<layout> claims_of(blob_state& b);
-    format::decoded_chain decode_chain(format::blob_id id);
+    format::decoded_chain decode_chain(blob_state& b);
     std::optional<error> decode_extents(blob_state& b, layout& l);
     result<format::extent_page> decode_extent_page(blob_state& b, uint64_t index, std::optional<error>& wrong);
     bool use_of_run(uint32_t cluster);

@@ -224,6 +224,11 @@ task<> volume_store::remove(volume& v) {
     // A snapshot's clone takes over what it has: the clone's bdev must not go meanwhile.
     std::optional<volume::use> heir;
     if (const auto& clones = v.state()->clones; !clones.empty()) {
+        const blob::blob_state& only = *clones.front();
+        if (only.set_aside()) {  // before the bdev goes
+            co_await fail(errc::busy, fmt::format("{} is needed by its clone, blob 0x{:x}, which is set aside: {}",
+                                                  v.alias(), only.id, only.damage));
+        }
         if (volume* clone = find(clones.front()->id)) heir.emplace(co_await clone->begin_use());
     }
     v._leaving = true;

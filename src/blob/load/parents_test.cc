@@ -1,0 +1,159 @@
+// Clones that are set aside still need what they are clones of: it is not removed under them, whether it is known whose
+// clones they are or not.
+#include <gmock/gmock.h>
+
+#include "blob/load/test_doubt.h"
+
+namespace varve::blob {
+namespace {
+
+using testing::HasSubstr;
+
+// "old" is a snapshot, "young" and "other" are its clones. "young" has attributes on several pages, and the id of its
+// parent behind them.
+struct family : doubtful {
+    family() {
+        live([this](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            blob_ref b = co_await s->open(old);
+            co_await s->set_read_only(b);
+            young = co_await s->clone(b, {{"x", std::string(3900, 'x')}, {"y", std::string(3900, 'y')}});
+            other = co_await s->clone(b, {});
+            b.close();
+            co_await write_pattern(l, *s, young, 0, blocks, 'y');
+            pages = s->find(young)->record.pages;
+            extent_page = s->find(young)->extent_pages[0];
+            co_await s->unload();
+        });
+    }
+    void ruin(uint32_t page) {  // more than a bit
+        flip(page, 700);
+        flip(page, 701);
+        flip(page, 1702);
+    }
+    // What fsck leaves of a blob whose chain it cut behind the first page.
+    void cut_by_fsck(uint64_t more_flags) {
+        format::blob_record r;
+        r.id = young;
+        r.flags.invalid = format::invalid_flag::thin | format::invalid_flag::set_aside | more_flags;
+        r.pages = {pages[0]};
+        machine.disk().poke(g.offset_of_md_page(pages[0]), (*format::encode_chain(r))[0]);
+    }
+    task<std::string> why_not_removed(store& s, blob_id id) {
+        result<> outcome = co_await as_result(s.remove(id));
+        if (outcome) co_return "it was removed";
+        EXPECT_EQ(outcome.error().code(), errc::busy);
+        co_return outcome.error().message();
+    }
+    // One clone goes, the other one is damaged.
+    void expect_kept(std::string_view why) {
+        live([&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            EXPECT_TRUE(s->find(young)->set_aside());
+            EXPECT_FALSE(s->find(old)->set_aside());
+            EXPECT_FALSE(s->find(other)->set_aside());
+            EXPECT_NE(co_await why_not_removed(*s, old), "it was removed");
+            co_await s->remove(other);
+            EXPECT_THAT(co_await why_not_removed(*s, old), HasSubstr(std::string(why)));
+            co_await s->remove(young);
+            co_await s->remove(old);
+            expect_sound(*s);
+            EXPECT_EQ(s->free_clusters(), s->data_clusters());
+            co_await s->unload();
+        });
+        EXPECT_EQ(fsck(machine.disk(), true), "");
+    }
+};
+
+TEST(parents, a_snapshot_stays_for_a_clone_that_is_damaged) {
+    family f;
+    f.ruin(f.extent_page);
+    f.expect_kept("is needed by its clone");
+}
+
+TEST(parents, a_snapshot_stays_for_a_blob_whose_parent_is_lost) {
+    for (uint32_t page : {0u, 1u}) {  // the flags, or attributes, are in it
+        SCOPED_TRACE(page);
+        family f;
+        ASSERT_EQ(f.pages.size(), 2u);
+        f.ruin(f.pages[page]);
+        f.expect_kept("may be a clone of snapshot");
+    }
+}
+
+TEST(parents, a_snapshot_stays_for_a_blob_whose_parent_cannot_be_read) {
+    for (uint32_t page : {0u, 1u}) {
+        SCOPED_TRACE(page);
+        family f;
+        f.cannot_read(f.g.offset_of_md_page(f.pages[page]));
+        f.live([&f](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            co_await s->remove(f.other);
+            EXPECT_THAT(co_await f.why_not_removed(*s, f.old), HasSubstr("may be a clone of snapshot"));
+            co_await s->abandon();
+        });
+        f.machine.disk().clear_faults();
+        f.live([&f](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            EXPECT_FALSE(s->find(f.young)->set_aside());
+            EXPECT_EQ(s->find(f.young)->parent, s->find(f.old));
+            co_await s->unload();
+        });
+    }
+}
+
+TEST(parents, a_snapshot_stays_while_a_clone_may_begin_where_nothing_can_be_read) {
+    family f;
+    f.live([](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        co_await s->create({.clusters = 1});
+        co_await s->abandon();
+    });
+    f.cannot_read(f.g.offset_of_md_page(30));
+    f.live([&f](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        co_await s->remove(f.other);
+        EXPECT_THAT(co_await f.why_not_removed(*s, f.old), HasSubstr("may begin in metadata page 30"));
+        co_await s->abandon();
+    });
+}
+
+TEST(parents, what_fsck_cut_off_may_have_named_a_parent) {
+    family f;
+    f.cut_by_fsck(format::invalid_flag::parent_lost);
+    f.expect_kept("may be a clone of snapshot");
+    family known;  // that it had none
+    known.cut_by_fsck(0);
+    known.live([&known](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        co_await s->remove(known.other);
+        co_await s->remove(known.old);
+        co_await s->abandon();
+    });
+}
+
+TEST(parents, the_reason_is_that_of_who_began_it) {
+    family f;
+    f.live([&f](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        for (int i = 0; i < 3; ++i) {
+            blob_ref b = co_await s->open(f.other);
+            co_await s->snapshot(b, {});
+        }
+        f.extent_page = s->find(f.old)->extent_pages[0];
+        co_await s->unload();
+    });
+    f.ruin(f.extent_page);
+    f.live([&f](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        for (blob_id id : s->blobs()) {
+            const std::string& why = s->find(id)->damage;
+            if (id == f.old) continue;
+            EXPECT_EQ(why, "its ancestor 0x100000000 is set aside: " + s->find(f.old)->damage);
+        }
+        co_await s->abandon();
+    });
+}
+
+}  // namespace
+}  // namespace varve::blob
