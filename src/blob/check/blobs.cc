@@ -129,7 +129,8 @@ void examiner::read_blob(uint32_t root) {
     look_at_flags(b);
     if (!b.broken()) return;
     finding& f = report_blob(b.wrong_page == format::no_page ? problem::bad_blob : problem::bad_page, b,
-                             fmt::format("blob {:#x}: {}", b.id(), b.wrong));
+                             fmt::format("blob {:#x}: {}{}", b.id(), b.wrong,
+                                         b.unreadable ? "; it is left as it is while it cannot be read" : ""));
     if (b.wrong_page != format::no_page) f.pages = {b.wrong_page};
 }
 
@@ -142,7 +143,10 @@ void examiner::read_chain(examined_blob& b) {
     for (uint32_t number = format::root_page_of(b.id());;) {
         const format::page_bytes* bytes = _e.page(number);
         chain.push_back({number, bytes == nullptr ? clear : *bytes});
-        if (_e.why_unreadable(number) != nullptr) _named_unreadable.insert(number);
+        if (_e.why_unreadable(number) != nullptr) {
+            _named_unreadable.insert(number);
+            b.unreadable = true;
+        }
         if (bytes == nullptr || !format::crc_right(*bytes)) break;
         const format::page_header h = format::header_of(*bytes);
         if (h.id != b.id() || h.sequence != chain.size() - 1 || h.next == format::no_page) break;
@@ -182,7 +186,10 @@ void examiner::read_extent_page(examined_blob& b, extent_page_use& use) {
     const format::page_bytes* bytes = _e.page(use.page);
     if (bytes == nullptr) {
         const std::string* why = _e.why_unreadable(use.page);
-        if (why != nullptr) _named_unreadable.insert(use.page);
+        if (why != nullptr) {
+            _named_unreadable.insert(use.page);
+            b.unreadable = true;
+        }
         use.wrong = fmt::format("page {}: {}, should be an extent page", use.page, why == nullptr ? "clear" : *why);
         b.owns_more = true;
         return;

@@ -44,7 +44,7 @@ finding& examiner::report(problem what, severity how_bad, std::string text) {
 
 bool examiner::can_be_set_aside(const examined_blob& b) const noexcept {
     const format::page_bytes* root = _e.page(format::root_page_of(b.id()));
-    return !b.aside() && root != nullptr && has_flags(*root);
+    return !b.aside() && !b.unreadable && root != nullptr && has_flags(*root);
 }
 
 // What is wrong with a blob that was set aside is known and harms nobody.

@@ -28,6 +28,7 @@ struct examined_blob {
     std::string wrong;  // the first thing that was; empty: all is well
     uint32_t wrong_page = format::no_page;
     bool chain_broken = false;  // the chain ends before its end
+    bool unreadable = false;    // a page of it could not be read: nothing of it is changed, since that may come back
     std::vector<extent_page_use> extents;
     uint64_t allocated = 0;                         // clusters
     std::vector<format::cluster_run> owned, twice;  // its clusters, sorted; those it names more than once

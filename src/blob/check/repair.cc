@@ -113,7 +113,7 @@ class planner {
         for (uint32_t page : _found.flipped) _patches.open(page, "a flipped bit put right");
         for (uint32_t root : _found.stale_roots) _patches.clear(root, "first page of a blob that was deleted");
         for (const examined_blob& b : _found.blobs)
-            if (b.broken() && !b.aside()) set_aside_damaged(b);
+            if (b.broken() && !b.aside() && !b.unreadable) set_aside_damaged(b);
         for (const finding& f : _found.findings)
             if (f.repairable && (f.what == problem::shared_clusters || f.what == problem::shared_page))
                 set_aside_sharers(f);
@@ -186,7 +186,8 @@ class planner {
         for (format::blob_id id : f.blobs) {
             const uint32_t root = format::root_page_of(id);
             const examined_blob* b = _found.find(id);
-            if (b == nullptr || b->aside() || b->record.pages.empty() || !has_flags(*_e.page(root))) continue;
+            if (b == nullptr || b->aside() || b->unreadable || b->record.pages.empty()) continue;
+            if (!has_flags(*_e.page(root))) continue;
             page_bytes& page = *_patches.open(root, fmt::format("blob {:#x} set aside: {}", id, f.text));
             const bool reason_given = (first_flags(page).second & format::data_ro_flag::set_aside) != 0;
             set_flags(page, 0, format::data_ro_flag::set_aside);
@@ -296,7 +297,10 @@ class planner {
             s.extension->next_stamp = stamp_after_all();
             if (_found.double_write_lost) s.extension->double_write = {};
         }
-        add(0, _e.super_page(), format::encode_super(s), damaged ? "super block: made whole" : "super block: unloaded");
+        add(0, _e.super_page(), format::encode_super(s),
+            damaged   ? "super block: made whole"
+            : s.clean ? "super block: unloaded"
+                      : "super block: a new sequence number; the store stays not unloaded");
     }
     // One more than the latest in use, as serial numbers; 0 is none.
     uint32_t stamp_after_all() const {

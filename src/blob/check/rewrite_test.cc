@@ -127,6 +127,42 @@ TEST(blob_rewrite, what_a_page_should_be_is_written_over_what_cannot_be_read) {
     EXPECT_TRUE(check_of(s).findings.empty()) << all_text(check_of(s));
 }
 
+// --- blobs of which a page cannot be read
+
+TEST(blob_rewrite, a_blob_is_not_changed_for_what_cannot_be_read) {
+    for (bool clean : {true, false}) {
+        // Extent pages of a thick and a thin one, a page of a chain, a root.
+        for (uint32_t page : {2u, 4u, 13u, uint32_t{store::clone}}) {
+            SCOPED_TRACE(testing::Message() << page << " clean " << clean);
+            store s(clean);
+            std::vector<format::page_bytes> before;
+            for (uint32_t p = 0; p < 50; ++p) before.push_back(s.get(p));
+            s.bad_pages = {s.offset_of(page)};
+            const auto found = check_of(s);
+            EXPECT_GT(found.errors(), 0u);
+            for (const finding& f : found.findings) EXPECT_FALSE(f.repairable && !f.blobs.empty()) << f.text;
+            if (page != store::clone) EXPECT_THAT(all_text(found), HasSubstr("left as it is while it cannot be read"));
+            const auto plan = repair(s);
+            for (const change& c : plan.changes) EXPECT_THAT(c.why, Not(HasSubstr("block: unloaded")));
+            s.bad_pages.clear();
+            for (uint32_t p = 0; p < 50; ++p) EXPECT_EQ(s.get(p), before[p]) << p;
+            repair(s);
+            EXPECT_TRUE(check_of(s).findings.empty()) << all_text(check_of(s));
+        }
+    }
+}
+
+TEST(blob_rewrite, a_super_block_says_what_it_is_changed_to) {
+    store s(false);
+    s.bad_pages = {s.offset_of(nobodys)};
+    s.flip(4, 40, 1);
+    const auto plan = repair(s);
+    EXPECT_TRUE(std::ranges::any_of(plan.changes, [](const change& c) {
+        return c.why == "super block: a new sequence number; the store stays not unloaded";
+    }));
+    EXPECT_FALSE(inspect(s)->store()->clean);
+}
+
 // --- whether there was a last change
 
 struct with_a_round : store {
