@@ -170,7 +170,7 @@ void examiner::read_chain(examined_blob& b) {
 
 void examiner::read_extents(examined_blob& b) {
     uint64_t index = 0;
-    for (const auto& run : b.record.extent_pages) {
+    for (const auto& run : b.record.extent_pages) {  // longer than the blob's size asks for: decode_chain() said so
         if (run.page != 0) {
             extent_page_use& use = b.extents.emplace_back();
             use.index = index;

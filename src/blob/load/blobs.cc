@@ -274,8 +274,11 @@ std::optional<error> loader::decode_extents(blob_state& b, layout& l) {
         }
         if (wrong) break;
     }
+    const uint64_t pages = b.record.extent_page_count();  // the table may be longer, by 2^32 with eight bytes
     for (const format::extent_page_run& run : b.record.extent_pages) {
-        b.extent_pages.insert(b.extent_pages.end(), run.count, run.page);
+        const uint64_t room = pages - b.extent_pages.size();
+        if (run.count > room) wrong = error(errc::bad_sequence, "its extent table is longer than it is");
+        b.extent_pages.insert(b.extent_pages.end(), std::min<uint64_t>(run.count, room), run.page);
     }
     for (uint64_t index = 0; index < b.extent_pages.size(); ++index) {
         if (b.extent_pages[index] == 0) continue;

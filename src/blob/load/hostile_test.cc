@@ -28,6 +28,9 @@ struct hostile {
         r.pages = {root};
         machine.disk().poke(g.offset_of_md_page(root), (*format::encode_chain(r))[0]);
     }
+    void put(const format::blob_record& r) {
+        machine.disk().poke(g.offset_of_md_page(r.pages[0]), (*format::encode_chain(r))[0]);
+    }
     uint64_t steps_of_a_load() {
         uint64_t steps = 0;
         auto outcome = machine.live([&steps](life& l) -> task<> {
@@ -75,6 +78,28 @@ TEST(hostile, blobs_that_name_every_cluster) {
     const uint32_t first = h.g.first_data_cluster;
     for (uint32_t i = 0; i < group; ++i) h.put(i, {{first, h.g.cluster_count - first}}, {}, 0, 0);
     EXPECT_LT(h.steps_of_a_load(), 8 * h.all());
+}
+
+// 2^32 times what the store has, in eight bytes.
+TEST(hostile, an_extent_table_without_end) {
+    for (uint64_t clusters : {uint64_t{0}, uint64_t{1}, uint64_t{5000}}) {
+        hostile h;
+        format::blob_record r;
+        r.id = format::id_of_root_page(7);
+        r.flags.invalid = format::invalid_flag::thin | format::invalid_flag::extent_table;
+        r.uses_extent_table = true;
+        r.cluster_count = clusters;
+        r.extent_pages.assign(400, {0, UINT32_MAX});
+        r.pages = {7};
+        h.put(r);
+        auto outcome = h.machine.live([&r](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            EXPECT_TRUE(s->find(r.id)->set_aside());
+            EXPECT_EQ(s->find(r.id)->extent_pages.size(), r.extent_page_count());
+            co_await s->abandon();
+        });
+        EXPECT_TRUE(outcome) << outcome.error().message();
+    }
 }
 
 }  // namespace
