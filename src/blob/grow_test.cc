@@ -1,6 +1,8 @@
 // A store whose device has become larger: all of it, or as before, wherever the power goes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "blob/test_check.h"
 #include "blob/test_store.h"
 #include "thread/test_world.h"
@@ -134,6 +136,44 @@ TEST(grow, a_device_that_is_as_it_was_changes_nothing) {
         co_await s->unload();
     });
     EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
+// Only the mask knows of its clusters, and it is of the time before.
+TEST(grow, gives_nobody_what_fsck_set_aside_after_a_crash) {
+    sim_machine machine(1, disk_bytes, {.volatile_cache = false});
+    blob_id id = 0;
+    std::vector<uint32_t> mine;
+    auto live = [&machine](auto body) {
+        auto outcome = machine.live(body);
+        EXPECT_TRUE(outcome) << outcome.error().message();
+    };
+    live([&](life& l) -> task<> {
+        bdev::device& base = *l.devices.find("base");
+        co_await l.devices.resize(base, half);
+        auto s = co_await store::init(l.devices, l.base(), small);
+        id = co_await s->create({.clusters = 5});
+        for (uint64_t i = 0; i < 5; ++i) mine.push_back(s->find(id)->current->at(i));
+        co_await s->unload();
+        format::blob_record r;
+        r.id = id;
+        r.flags.invalid = format::invalid_flag::thin | format::invalid_flag::set_aside;
+        r.pages = {format::root_page_of(id)};
+        machine.disk().poke(s->geometry().offset_of_md_page(r.pages[0]), (*format::encode_chain(r))[0]);
+        s = co_await store::load(l.devices, l.base(), {.trim = false});
+        EXPECT_EQ(s->free_clusters(), s->data_clusters() - 5);
+        co_await l.devices.resize(base, 2 * half);
+        co_await s->grow();
+        co_await s->abandon();
+    });
+    live([&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+        EXPECT_GT(s->data_clusters(), half * 512 / cluster) << "it has not grown";
+        EXPECT_EQ(s->free_clusters(), s->data_clusters() - 5);
+        const blob_id all = co_await s->create({.clusters = s->free_clusters()});
+        for (uint64_t i = 0; i < s->find(all)->current->size; ++i)
+            EXPECT_EQ(std::ranges::count(mine, s->find(all)->current->at(i)), 0);
+        co_await s->unload();
+    });
 }
 
 }  // namespace

@@ -125,7 +125,7 @@ task<> store::write_masks() {
                             region{clusters, format::mask_type::used_clusters, g.cluster_mask},
                             region{ids, format::mask_type::used_blobids, g.blobid_mask}}) {
         if (r.where.count == 0) continue;  // stores of the first versions
-        env::buffer memory = co_await _disk.memory(g.bytes_of(r.where));
+        env::buffer memory = co_await _disk.memory(g.bytes_of_mask(r.where, r.bits.size()));
         format::encode_mask(r.bits, r.type, memory.bytes());
         co_await _disk.write(g.offset_of(r.where), memory.bytes());
     }

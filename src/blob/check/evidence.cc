@@ -16,7 +16,7 @@ evidence::evidence(const format::device_shape& device, format::page_view super_p
 void evidence::take_mask(format::mask_type type, std::span<const std::byte> bytes) {
     auto& mine = _masks[static_cast<std::size_t>(type)];
     mine.bytes.assign(bytes.begin(), bytes.end());
-    auto decoded = format::decode_mask(bytes, type, bits_of(type, layout()));
+    auto decoded = format::decode_mask(bytes, type, bits_of(type, layout()), !store()->clean);
     if (decoded)
         mine.bits = std::move(*decoded);
     else

@@ -22,7 +22,7 @@ class evidence {
     const std::string& why_no_store() const noexcept { return _why_none; }
     const format::page_bytes& super_page() const noexcept { return _super_page; }
 
-    // `bytes`: all of the mask's region.
+    // `bytes`: geometry::bytes_of_mask().
     void take_mask(format::mask_type type, std::span<const std::byte> bytes);
     void take_unreadable_mask(format::mask_type type, std::string_view why);
     // Metadata page `number`; clear pages may be left out.

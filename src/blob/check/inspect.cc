@@ -68,7 +68,7 @@ void read_metadata(evidence& e, storage& from) {
 void read_mask(evidence& e, storage& from, format::mask_type type) {
     const auto region = region_of(type, e.layout());
     if (region.count == 0) return;
-    std::vector<std::byte> memory(e.layout().bytes_of(region));
+    std::vector<std::byte> memory(e.layout().bytes_of_mask(region, bits_of(type, e.layout())));
     piece p{.offset = e.layout().offset_of(region), .bytes = memory, .failed = {}};
     read_alone(from, p);
     if (p.failed.empty())

@@ -38,8 +38,9 @@ void check_super(page_view page, const device_shape& device) {
 
 void check_mask(std::span<const std::byte> bytes, uint32_t bits) {
     for (auto type : {mask_type::used_pages, mask_type::used_clusters, mask_type::used_blobids}) {
-        auto mask = decode_mask(bytes, type, bits);
+        auto mask = decode_mask(bytes, type, bits, true);
         if (!mask) continue;
+        VARVE_ASSERT(mask->size() == bits);
         std::vector<std::byte> out(bytes.size());
         encode_mask(*mask, type, out);
         VARVE_ASSERT(*decode_mask(out, type, bits) == *mask);

@@ -10,6 +10,8 @@ namespace varve::blob::format {
 
 namespace {
 
+constexpr uint32_t md_page_size_max = 65536;  // SPDK's limit, too
+
 constexpr uint64_t divide_up(uint64_t a, uint64_t b) noexcept { return (a + b - 1) / b; }
 
 uint64_t pages_of_mask(uint64_t bits, uint32_t md_page_size) noexcept {
@@ -29,6 +31,8 @@ auto wrong(std::string_view field, uint64_t value, std::string_view why) {
 result<> check_units(const geometry& g, const device_shape& device) {
     if (g.md_page_size < page_size || g.md_page_size % page_size != 0)
         return wrong("md_page_size", g.md_page_size, "not a multiple of 4096");
+    if (g.md_page_size > md_page_size_max)
+        return wrong("md_page_size", g.md_page_size, fmt::format("more than {}", md_page_size_max));
     if (g.io_unit_size < 512 || !is_power_of_two(g.io_unit_size) || g.md_page_size % g.io_unit_size != 0)
         return wrong("io_unit_size", g.io_unit_size, "not a power of two from 512 that divides md_page_size");
     if (device.block_size != 0 && g.io_unit_size % device.block_size != 0)
@@ -77,6 +81,10 @@ result<> check_regions(const geometry& g) {
 
 std::unexpected<error> damaged(std::string what) { return fail(error(errc::bad_sequence, std::move(what))); }
 
+uint64_t geometry::bytes_of_mask(page_range region, uint32_t bits) const noexcept {
+    return std::min<uint64_t>(region.count, pages_of_mask(bits, md_page_size)) * md_page_size;
+}
+
 uint64_t geometry::cluster_count_max() const noexcept {
     page_range room = cluster_mask;
     uint32_t limit = md.first;
@@ -103,11 +111,14 @@ result<geometry> plan_store(const device_shape& device, const store_shape& shape
     g.size = device.size;
     g.cluster_size = shape.cluster_size;
     g.io_unit_size = device.block_size;
-    // A physical block that is no power of two is nothing to lay pages out by.
-    const uint32_t physical = is_power_of_two(shape.physical_block_size) ? shape.physical_block_size : 0;
+    // A physical block that is no power of two, or so large, is nothing to lay pages out by.
+    const bool fits = is_power_of_two(shape.physical_block_size) && shape.physical_block_size <= md_page_size_max;
+    const uint32_t physical = fits ? shape.physical_block_size : 0;
     g.md_page_size = std::max({shape.md_page_size, physical, static_cast<uint32_t>(page_size)});
     if (g.md_page_size % page_size != 0)
         return fail(errc::invalid, fmt::format("md_page_size {}: must be a multiple of 4096", g.md_page_size));
+    if (g.md_page_size > md_page_size_max)
+        return fail(errc::invalid, fmt::format("md_page_size {}: at most {}", g.md_page_size, md_page_size_max));
     if (g.io_unit_size < 512 || !is_power_of_two(g.io_unit_size) || g.md_page_size % g.io_unit_size != 0)
         return fail(errc::invalid,
                     fmt::format("the device has blocks of {} bytes: a blobstore needs a power of two from "

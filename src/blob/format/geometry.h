@@ -47,6 +47,8 @@ struct geometry {
     uint64_t offset_of_md_page(uint32_t page) const noexcept { return (uint64_t{md.first} + page) * md_page_size; }
     uint64_t offset_of(page_range region) const noexcept { return uint64_t{region.first} * md_page_size; }
     uint64_t bytes_of(page_range region) const noexcept { return uint64_t{region.count} * md_page_size; }
+    // The pages of a mask's region that hold so many bits: a region may be larger.
+    uint64_t bytes_of_mask(page_range region, uint32_t bits) const noexcept;
     bool has_md_page(uint32_t page) const noexcept { return page < md.count; }
     bool has_data_cluster(uint32_t cluster) const noexcept {
         return cluster >= first_data_cluster && cluster < cluster_count;

@@ -93,6 +93,7 @@ TEST(blob_format_geometry, contradictions_are_named) {
     } cases[] = {
         {[](geometry& g) { g.md_page_size = 2048; }, "md_page_size is 2048"},
         {[](geometry& g) { g.md_page_size = 4097; }, "md_page_size is 4097"},
+        {[](geometry& g) { g.md_page_size = 1 << 30; }, "md_page_size is 1073741824, more than 65536"},
         {[](geometry& g) { g.io_unit_size = 0; }, "io_unit_size is 0"},
         {[](geometry& g) { g.io_unit_size = 1536; }, "io_unit_size is 1536"},
         {[](geometry& g) { g.io_unit_size = 8192; }, "io_unit_size is 8192"},
@@ -122,6 +123,16 @@ TEST(blob_format_geometry, contradictions_are_named) {
     geometry old = good;
     old.blobid_mask = {};
     EXPECT_TRUE(checked(old, device(100 * MiB)));
+}
+
+TEST(blob_format_geometry, of_a_mask_only_what_holds_its_bits_is_read) {
+    geometry g;
+    g.md_page_size = 4096;
+    const page_range large{1, 12 << 20};  // 48 GiB
+    EXPECT_EQ(g.bytes_of_mask(large, 100), 4096u);
+    EXPECT_EQ(g.bytes_of_mask(large, (4096 - 5) * 8), 4096u);
+    EXPECT_EQ(g.bytes_of_mask(large, (4096 - 5) * 8 + 1), 8192u);
+    EXPECT_EQ(g.bytes_of_mask({1, 3}, UINT32_MAX), 3 * 4096u);
 }
 
 }  // namespace

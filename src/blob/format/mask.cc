@@ -61,22 +61,24 @@ std::string_view name_of(mask_type type) noexcept {
     return "unknown mask";
 }
 
-result<bit_mask> decode_mask(std::span<const std::byte> bytes, mask_type type, uint32_t bits) {
+result<bit_mask> decode_mask(std::span<const std::byte> bytes, mask_type type, uint32_t bits, bool grown) {
     mask_header_wire header;
     if (bytes.size() < sizeof header) return damaged(fmt::format("{}: no room for a header", name_of(type)));
     std::memcpy(&header, bytes.data(), sizeof header);
     if (header.type != static_cast<uint8_t>(type))
         return damaged(fmt::format("{}: type is {}, not {}", name_of(type), header.type, static_cast<int>(type)));
     const uint64_t room = (bytes.size() - sizeof header) * 8;
-    if (header.length < bits || header.length > room)
+    const bool clusters = type == mask_type::used_clusters;
+    if ((header.length < bits && !(clusters && grown)) || bits > room)
         return damaged(fmt::format("{}: length is {} bits, wanted are {} in room for {}", name_of(type),
                                    header.length.get(), bits, room));
-    if (type != mask_type::used_clusters && header.length != bits)
+    if (!clusters && header.length != bits)
         return damaged(fmt::format("{}: length is {} bits, not {}", name_of(type), header.length.get(), bits));
     bit_mask out(bits);
-    const std::size_t count = (std::size_t{bits} + 7) / 8;
+    const uint32_t known = std::min<uint32_t>(bits, header.length);
+    const std::size_t count = (std::size_t{known} + 7) / 8;
     if (count > 0) std::memcpy(out.words().data(), bytes.data() + sizeof header, count);
-    if (bits % 64 != 0) out.words().back() &= (uint64_t{1} << bits % 64) - 1;
+    if (known % 64 != 0) out.words()[known / 64] &= (uint64_t{1} << known % 64) - 1;
     return out;
 }
 

@@ -37,9 +37,10 @@ class bit_mask {
     uint32_t _bits = 0;
 };
 
-// `bytes` is the whole region of the mask (geometry::bytes_of). The header must have this type and at least `bits` bits
-// (more, after a store's growth failed half way, is cut as SPDK does); bad_sequence otherwise.
-result<bit_mask> decode_mask(std::span<const std::byte> bytes, mask_type type, uint32_t bits);
+// `bytes`: geometry::bytes_of_mask(). The header must have this type and at least `bits` bits (more, after a store's
+// growth failed half way, is cut as SPDK does); bad_sequence otherwise. `grown`: the store may have become larger since
+// its mask of clusters was written, as one that died may: the bits that this mask lacks are 0.
+result<bit_mask> decode_mask(std::span<const std::byte> bytes, mask_type type, uint32_t bits, bool grown = false);
 
 // Fills all of `out`, the region of the mask; out must have room (geometry from checked() says so).
 void encode_mask(const bit_mask& mask, mask_type type, std::span<std::byte> out) noexcept;

@@ -85,13 +85,13 @@ task<> loader::run() {
 task<std::optional<format::bit_mask>> loader::read_mask(format::mask_type type, format::page_range where,
                                                         uint32_t bits) {
     if (where.count == 0) co_return std::nullopt;
-    env::buffer memory = co_await _s._disk.memory(_g.bytes_of(where));
+    env::buffer memory = co_await _s._disk.memory(_g.bytes_of_mask(where, bits));
     result<> outcome = co_await read_patiently(_g.offset_of(where), memory.bytes());
     if (!outcome) {
         _s._unreadable.mask = true;
         co_return std::nullopt;
     }
-    auto mask = format::decode_mask(memory.bytes(), type, bits);
+    auto mask = format::decode_mask(memory.bytes(), type, bits, !_s._super.clean);
     if (!mask) co_return std::nullopt;
     co_return std::move(*mask);
 }
