@@ -4,7 +4,7 @@
 //   varve-fsck-journal 1\n
 //   then for each change: offset, length (8 bytes each), crc32c of both contents (4), length of the reason (4; its
 //   highest bit: what was there could not be read), the reason, the bytes before, the bytes after. All numbers
-//   little-endian.
+//   little-endian. A change with the same bytes before and after was not written: an undo must find it so.
 #pragma once
 
 #include <span>

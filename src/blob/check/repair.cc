@@ -121,7 +121,10 @@ class planner {
         plan_pages();
         plan_masks();
         plan_super();
-        if (!_plan.empty()) plan_end_of_rounds(mended);
+        if (!_plan.empty()) {
+            plan_end_of_rounds(mended);
+            plan_witnesses();
+        }
         return std::move(_plan);
     }
 
@@ -261,6 +264,18 @@ class planner {
         }
         _plan.changes.insert(_plan.changes.end(), std::make_move_iterator(rest.changes.begin() + at),
                              std::make_move_iterator(rest.changes.end()));
+    }
+
+    // By these an undo sees that somebody has used the store since: whoever does changes one of them.
+    void plan_witnesses() {
+        auto keep = [this](uint64_t offset, std::span<const std::byte> now, std::string_view what) {
+            if (now.empty() || std::ranges::find(_plan.changes, offset, &change::offset) != _plan.changes.end()) return;
+            const std::vector<std::byte> bytes(now.begin(), now.end());
+            _plan.changes.push_back({.offset = offset, .before = bytes, .after = bytes, .why = std::string(what)});
+        };
+        for (auto type : {mask_type::used_pages, mask_type::used_clusters, mask_type::used_blobids})
+            keep(_e.layout().offset_of(region_of(type, _e.layout())), _e.mask_bytes(type), format::name_of(type));
+        keep(0, _e.super_page(), "super block");
     }
 
     void plan_pages() {

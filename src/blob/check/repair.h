@@ -23,6 +23,8 @@ struct change {
     std::vector<std::byte> after;
     std::string why;
     bool lost = false;  // what was there could not be read: `before` is zeroes, and cannot be brought back
+    // Not to be written: kept for an undo, which must find it as it is.
+    bool is_witness() const noexcept { return !lost && before == after; }
 };
 
 struct repair_plan {

@@ -450,5 +450,50 @@ TEST(blob_repair, an_extent_page_in_thousands_of_places_is_read_twice) {
     EXPECT_TRUE(found.blobs[0].broken());
 }
 
+// --- who has used the store since
+
+TEST(blob_repair, is_not_taken_back_when_the_store_was_used_since) {
+    for (int what : {0, 1, 2, 3}) {
+        SCOPED_TRACE(what);
+        store s;
+        s.super.extension.reset();  // SPDK's: the repair does not change its super block
+        s.write_super();
+        s.flip(4, 40, 1);
+        const auto journal = *decode_journal(encode_journal(repair(s)));
+        EXPECT_TRUE(plan_undo(journal, s));
+        if (what == 0) s.super.clean = false;
+        if (what == 1) s.pages_used.set(30);
+        if (what == 2) s.clusters_used.set(60);
+        if (what == 3) s.ids_used.set(30);
+        s.write_super();
+        s.write_masks();
+        const auto undo = plan_undo(journal, s);
+        ASSERT_FALSE(undo);
+        EXPECT_EQ(undo.error().code(), errc::busy);
+    }
+}
+
+TEST(blob_repair, says_when_it_cut_off_what_may_have_named_a_parent) {
+    for (uint32_t root : {uint32_t{store::clone}, uint32_t{store::thin}, uint32_t{store::old}}) {
+        store s;
+        format::blob_record& r = s.record(root);
+        if (root == store::old) {
+            s.damage(13);  // thick: it had no parent
+        } else {
+            r.xattrs.set("note", std::string(3800, 'n'));
+            r.xattrs.set("more", std::string(2000, 'm'));
+            r.pages = {root, 30};
+            s.write(r);
+            s.write_masks();
+            s.damage(30);
+        }
+        ASSERT_EQ(blob_of(check_of(s), root)->parent, std::nullopt);
+        repair(s);
+        const auto flags = blob_of(check_of(s), root)->record.flags.invalid;
+        EXPECT_TRUE(flags & format::invalid_flag::set_aside);
+        EXPECT_EQ((flags & format::invalid_flag::parent_lost) != 0, root != store::old) << root;
+    }
+}
+
 }  // namespace
 }  // namespace varve::blob::check

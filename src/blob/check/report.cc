@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "util/escape.h"
+
 namespace varve::blob::check {
 
 namespace {
@@ -142,7 +144,8 @@ json::value as_json(const evidence& e, const examination& found, const repair_pl
     }
     json::array changes;
     for (const change& c : plan.changes)
-        changes.emplace_back(json::object{{"offset", c.offset}, {"length", c.after.size()}, {"why", c.why}});
+        if (!c.is_witness())
+            changes.emplace_back(json::object{{"offset", c.offset}, {"length", c.after.size()}, {"why", c.why}});
     return json::object{{"loadable", found.loadable},
                         {"errors", found.errors()},
                         {"notes", found.findings.size() - found.errors()},
@@ -162,7 +165,9 @@ std::string in_words(const evidence& e, const examination& found, const repair_p
             fmt::format_to(std::back_inserter(out), "note: {}\n", f.text);
     }
     for (const change& c : plan.changes)
-        fmt::format_to(std::back_inserter(out), "change: {} ({} bytes at {})\n", c.why, c.after.size(), c.offset);
+        if (!c.is_witness())
+            fmt::format_to(std::back_inserter(out), "change: {} ({} bytes at {})\n", escaped(c.why), c.after.size(),
+                           c.offset);
     return out;
 }
 
