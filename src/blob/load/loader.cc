@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "env/system.h"
+#include "thread/awaits.h"
 
 namespace varve::blob {
 
@@ -22,6 +23,7 @@ namespace {
 
 constexpr std::size_t piece_bytes = 256 * 1024;
 constexpr unsigned readers = 8;
+constexpr uint64_t claims_at_once = 65536;  // before others have their turn
 
 }  // namespace
 
@@ -69,7 +71,7 @@ task<> loader::run() {
     settle_drafts();
     _page_owner.resize(_g.md.count);
     _cluster_owner.resize(_g.cluster_count);
-    for (auto& [id, b] : _s._blobs) claim(*b);
+    for (auto& [id, b] : _s._blobs) co_await claim(*b);
     std::erase_if(_dropped_pages, [this](uint32_t p) { return !_s._space.claim_page(p); });
     if (set_aside_clones_of_the_damaged() || _owners_unknown) keep_what_the_damaged_may_have();
     claim_area();
@@ -164,15 +166,19 @@ void loader::set_aside(blob_state& b, std::string why) {
 }
 
 // The first who names a page or cluster does not know of the second: both are set aside, and nobody writes there.
-void loader::claim(blob_state& b) {
+task<> loader::claim(blob_state& b) {
     step(1 + b.extent_pages.size() + b.allocated);
     auto take = [&](std::vector<blob_state*>& owners, uint32_t at, std::string_view what) {
+        ++_claimed;
         if (owners[at] == nullptr) {
             owners[at] = &b;
             return true;
         }
-        set_aside(*owners[at], fmt::format("{} {} is also in blob 0x{:x}", what, at, b.id));
-        set_aside(b, fmt::format("{} {} is also in blob 0x{:x}", what, at, owners[at]->id));
+        auto blame = [&](blob_state& whom, blob_id other) {
+            if (!whom.set_aside()) set_aside(whom, fmt::format("{} {} is also in blob 0x{:x}", what, at, other));
+        };
+        blame(*owners[at], b.id);
+        blame(b, owners[at]->id);
         return false;
     };
     for (uint32_t p : b.record.pages) {
@@ -184,6 +190,10 @@ void loader::claim(blob_state& b) {
     const layout& l = *b.current;
     for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) {
         if (take(_cluster_owner, l.at(i), "cluster")) _s._space.claim_cluster(l.at(i));
+        if (_claimed >= claims_at_once) {
+            _claimed = 0;
+            co_await yield();
+        }
     }
 }
 

@@ -61,7 +61,7 @@ class loader {
     struct census;
     void settle_drafts();
     void drop(const std::set<blob_id>& dropped);
-    void claim(blob_state& b);
+    task<> claim(blob_state& b);
     void set_aside(blob_state& b, std::string why);
     void judge_lineage();
     bool set_aside_clones_of_the_damaged();
@@ -82,6 +82,7 @@ class loader {
     std::vector<uint32_t> _guessed;                           // clusters that damaged pages name
     std::vector<uint8_t> _extent_page_users, _cluster_users;  // the latter: by runs
     uint64_t _steps = 0;
+    uint64_t _claimed = 0;  // since others had their turn
     std::vector<uint32_t> _old_roots;
     std::vector<blob_state*> _page_owner, _cluster_owner;
     std::vector<uint32_t> _to_clear;       // roots of drafts that came to nothing
