@@ -126,6 +126,29 @@ grep -q "locked" out || fail "a locked file was served"
 exec 9<&-
 stop_server
 
+# What is no journal; and an undo as JSON.
+"$make_image" "$image" --damage leaked-page
+rm -f journal
+fsck 1 --repair --journal journal
+fsck 8 --undo "$work"
+grep -q "not a file" out || fail "it is not said that a folder is no journal"
+fsck 8 --undo journal.none
+for dry in "--dry-run" ""; do
+    # shellcheck disable=SC2086
+    fsck "$([ -n "$dry" ] && echo 0 || echo 1)" --undo journal --json $dry
+    python3 -c 'import json, sys; assert len(json.load(sys.stdin)["taken_back"]) == 1' < out ||
+        fail "no JSON of what was taken back"
+done
+# A server has used the store since the repair, and left its masks as they were.
+fsck 1 --repair --journal journal3
+start_server
+rpc bdev_aio_create "{\"name\": \"store\", \"filename\": \"$image\", \"block_size\": 512}" > /dev/null
+rpc bdev_lvol_rename '{"old_name": "lvs0/thin", "new_name": "thinner"}' > /dev/null
+rpc bdev_aio_delete '{"name": "store"}' > /dev/null
+stop_server
+fsck 8 --undo journal3
+grep -q "somebody has written since" out || fail "a repair was taken back under what was written since"
+
 fsck 16 --no-such-option
 image=$work/nothing
 fsck 8

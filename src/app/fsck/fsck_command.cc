@@ -4,14 +4,13 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 
 #include "app/commands.h"
 #include "app/fsck/store_file.h"
 #include "blob/check/journal.h"
 #include "blob/check/report.h"
 #include "json/write.h"
+#include "util/escape.h"
 
 namespace varve::app {
 
@@ -33,7 +32,7 @@ struct fsck_options {
 };
 
 int complain(const error& e) {
-    fmt::print(stderr, "varve fsck: {}\n", e.message());
+    fmt::print(stderr, "varve fsck: {}\n", escaped(e.message()));
     return fsck_failed;
 }
 
@@ -89,35 +88,62 @@ int run_check(const fsck_options& how) {
     if (!write || plan.empty()) return say_end(how, found.errors(), false, {});
     const std::string journal = how.journal.empty() ? free_journal_name(how.device) : how.journal;
     if (auto kept = write_new_file(journal, check::encode_journal(plan)); !kept) return complain(kept.error());
-    if (auto done = (*file)->apply(plan); !done) return complain(done.error());
+    std::size_t written = 0;
+    if (auto done = (*file)->apply(plan, &written); !done) {
+        complain(done.error());
+        fmt::print(
+            stderr,
+            "the repair is half done: {} of its changes are written. Once the device can be written again, repair "
+            "again, or take it back with --undo {}\n",
+            written, journal);
+        return fsck_failed;
+    }
     auto again = check::inspect(**file);
     if (!again) return complain(again.error());
     const auto left = check::examine(*again);
     for (const auto& f : left.findings)
-        if (f.how_bad == check::severity::error) fmt::print(how.json ? stderr : stdout, "left: {}\n", f.text);
+        if (f.how_bad == check::severity::error) fmt::print(how.json ? stderr : stdout, "left: {}\n", escaped(f.text));
     return say_end(how, left.errors(), true, journal);
 }
 
+void say_undone(const fsck_options& how, const check::repair_plan& journal, const check::repair_plan& undo) {
+    if (how.json) {
+        json::array back, lost;
+        for (const auto& c : undo.changes) back.emplace_back(c.why);
+        for (const auto& c : journal.changes)
+            if (c.lost) lost.emplace_back(c.why);
+        const json::object all{
+            {"dry_run", how.dry_run}, {"taken_back", std::move(back)}, {"not_taken_back", std::move(lost)}};
+        fmt::print("{}\n", json::write(json::value(all), 2));
+        return;
+    }
+    for (const auto& c : undo.changes)
+        if (how.dry_run) fmt::print("change: {}\n", escaped(c.why));
+    for (const auto& c : journal.changes)
+        if (c.lost && !how.dry_run) fmt::print("not taken back: {}\n", escaped(c.why));
+    fmt::print("{} changes {}taken back\n", undo.changes.size(), how.dry_run ? "would be " : "");
+}
+
 int run_undo(const fsck_options& how) {
-    std::ifstream in(how.undo, std::ios::binary);
-    const std::string text((std::istreambuf_iterator<char>(in)), {});
-    if (!in) return complain(error(errc::io, fmt::format("{}: cannot be read", how.undo)));
-    auto journal = check::decode_journal(text);
+    auto text = read_whole_file(how.undo);
+    if (!text) return complain(text.error());
+    auto journal = check::decode_journal(*text);
     if (!journal) return complain(std::move(journal).error().in(how.undo));
     auto file = store_file::open(how.device, !how.dry_run);
     if (!file) return complain(file.error());
     auto plan = check::plan_undo(*journal, **file);
     if (!plan) return complain(std::move(plan).error().in(how.device));
-    if (how.dry_run) {
-        for (const auto& c : plan->changes) fmt::print("change: {}\n", c.why);
-        fmt::print("{} changes would be taken back\n", plan->changes.size());
-        return fsck_clean;
+    if (!how.dry_run) {
+        std::size_t written = 0;
+        if (auto done = (*file)->apply(*plan, &written); !done) {
+            complain(done.error());
+            fmt::print(stderr, "{} of {} changes are taken back; --undo can be repeated\n", written,
+                       plan->changes.size());
+            return fsck_failed;
+        }
     }
-    if (auto done = (*file)->apply(*plan); !done) return complain(done.error());
-    for (const auto& c : journal->changes)
-        if (c.lost) fmt::print("not taken back: {}\n", c.why);
-    fmt::print("{} changes taken back\n", plan->changes.size());
-    return plan->changes.empty() ? fsck_clean : fsck_repaired;
+    say_undone(how, *journal, *plan);
+    return how.dry_run || plan->changes.empty() ? fsck_clean : fsck_repaired;
 }
 
 }  // namespace
@@ -169,7 +195,8 @@ int blob_command(const arguments& args) {
     }
     auto read = check::inspect(**file);
     if (!read || read->store() == nullptr) {
-        fmt::print(stderr, "varve blob: {}: {}\n", device, read ? read->why_no_store() : read.error().message());
+        fmt::print(stderr, "varve blob: {}: {}\n", device,
+                   escaped(read ? read->why_no_store() : read.error().message()));
         return exit_failed;
     }
     const auto found = check::examine(*read);

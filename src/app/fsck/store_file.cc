@@ -127,9 +127,27 @@ result<> store_file::write(const blob::check::change& c) {
     return number == 0 ? result<>() : failed(number, fmt::format("{}: {}", _path, c.why));
 }
 
-result<> store_file::apply(const blob::check::repair_plan& plan) {
-    for (const auto& c : plan.changes) VARVE_TRY(write(c));
+result<> store_file::apply(const blob::check::repair_plan& plan, std::size_t* done) {
+    for (const auto& c : plan.changes) {
+        VARVE_TRY(write(c));
+        if (done != nullptr && !c.is_witness()) ++*done;
+    }
     return {};
+}
+
+result<std::string> read_whole_file(const std::string& path) {
+    struct stat about{};
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return failed(errno, path);
+    int number = ::fstat(fd, &about) != 0 ? errno : S_ISREG(about.st_mode) ? 0 : EINVAL;
+    std::string text;
+    if (number == 0) {
+        text.resize(static_cast<std::size_t>(about.st_size));
+        number = read_all(fd, std::as_writable_bytes(std::span(text)), 0);
+    }
+    ::close(fd);
+    if (number == EINVAL) return failed(number, path + ": not a file");
+    return number == 0 ? result<std::string>(std::move(text)) : failed(number, path);
 }
 
 result<> write_new_file(const std::string& path, std::string_view text) {
@@ -139,7 +157,11 @@ result<> write_new_file(const std::string& path, std::string_view text) {
                            [&](std::span<const std::byte> rest) { return ::write(fd, rest.data(), rest.size()); });
     if (number == 0 && ::fsync(fd) != 0) number = errno;
     ::close(fd);
-    return number == 0 ? sync_folder_of(path) : failed(number, path);
+    if (number != 0) {
+        ::unlink(path.c_str());
+        return failed(number, path);
+    }
+    return sync_folder_of(path);
 }
 
 }  // namespace varve::app

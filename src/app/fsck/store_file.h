@@ -22,8 +22,9 @@ class store_file final : public blob::check::storage {
     blob::format::device_shape shape() const noexcept override { return _shape; }
     void read(std::span<blob::check::piece> pieces) override;
 
-    // Each change in turn, flushed, if the bytes it replaces are there; the first that fails ends it.
-    result<> apply(const blob::check::repair_plan& plan);
+    // Each change in turn, flushed, if the bytes it replaces are there; the first that fails ends it. `done`: how many
+    // were written.
+    result<> apply(const blob::check::repair_plan& plan, std::size_t* done = nullptr);
 
   private:
     store_file(int fd, std::string path, blob::format::device_shape shape)
@@ -36,7 +37,10 @@ class store_file final : public blob::check::storage {
     bool _in_use = false;
 };
 
-// Writes `text` to a new file and waits until it is on stable media; exists when there is a file of that name.
+// All of a regular file.
+result<std::string> read_whole_file(const std::string& path);
+// Writes `text` to a new file and waits until it is on stable media; exists when there is a file of that name. When it
+// cannot be written whole it is removed again.
 result<> write_new_file(const std::string& path, std::string_view text);
 
 }  // namespace varve::app

@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 
 namespace varve::app {
@@ -82,6 +84,54 @@ TEST(store_file, what_cannot_be_read_is_written_when_it_is_given_up) {
     change other{.offset = 16384, .before = bytes(4096, 0), .after = bytes(4096, 'x'), .why = "some data"};
     EXPECT_TRUE((*file)->apply({.changes = {other}}));
     EXPECT_EQ((*file)->apply({.changes = {c}}).error().code(), errc::busy) << "now it can be read";
+}
+
+TEST(store_file, what_is_only_looked_at_is_not_written) {
+    some_file f;
+    auto file = store_file::open(f.path, true);
+    ASSERT_TRUE(file);
+    const change made{.offset = 0, .before = bytes(512, 0), .after = bytes(512, 'a'), .why = "made"};
+    change seen{.offset = 4096, .before = bytes(512, 0), .after = bytes(512, 0), .why = "seen"};
+    std::size_t done = 0;
+    EXPECT_TRUE((*file)->apply({.changes = {made, seen}}, &done));
+    EXPECT_EQ(done, 1u);
+    seen.before = seen.after = bytes(512, 'b');
+    EXPECT_EQ((*file)->apply({.changes = {seen}}).error().code(), errc::busy);
+}
+
+TEST(store_file, how_far_it_came_is_known_when_it_ends_half_way) {
+    some_file f;
+    auto file = store_file::open(f.path, true);
+    ASSERT_TRUE(file);
+    const change good{.offset = 0, .before = bytes(512, 0), .after = bytes(512, 'a'), .why = "good"};
+    const change bad{.offset = 4096, .before = bytes(512, 'x'), .after = bytes(512, 'a'), .why = "bad"};
+    std::size_t done = 0;
+    EXPECT_FALSE((*file)->apply({.changes = {good, bad, good}}, &done));
+    EXPECT_EQ(done, 1u);
+}
+
+TEST(store_file, only_files_are_read_whole) {
+    some_file f;
+    EXPECT_EQ(read_whole_file(f.path)->size(), 16384u);
+    const std::string folder = std::filesystem::temp_directory_path().string();
+    EXPECT_EQ(read_whole_file(folder).error().code(), errc::invalid);
+    EXPECT_FALSE(read_whole_file(f.path + ".none"));
+}
+
+// Half a journal would be taken for one.
+TEST(store_file, what_cannot_be_written_whole_is_removed_again) {
+    const std::string path = (std::filesystem::temp_directory_path() / "varve-journal-test").string();
+    std::filesystem::remove(path);
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+    const auto handler = ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit little{.rlim_cur = 4096, .rlim_max = before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &little), 0);
+    const auto outcome = write_new_file(path, std::string(8192, 'j'));
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+    ::signal(SIGXFSZ, handler);
+    EXPECT_FALSE(outcome);
+    EXPECT_FALSE(std::filesystem::exists(path));
 }
 
 }  // namespace
