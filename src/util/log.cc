@@ -3,6 +3,8 @@
 #include <array>
 #include <utility>
 
+#include "util/escape.h"
+
 namespace varve {
 
 namespace {
@@ -34,8 +36,10 @@ bool logger::debugging() const noexcept {
 
 void logger::write(log_level level, std::string_view text) const {
     bool print = level <= _owner.print_level(), record = level <= _owner.record_level();
-    if (print || record)
-        _owner._sink({level, _name, text, print, record, _owner._timestamps.load(std::memory_order_relaxed)});
+    if (!print && !record) return;
+    const bool timed = _owner._timestamps.load(std::memory_order_relaxed);
+    if (has_controls(text)) return _owner._sink({level, _name, escaped(text), print, record, timed});
+    _owner._sink({level, _name, text, print, record, timed});
 }
 
 logger& log::component(std::string_view name) {

@@ -4,6 +4,7 @@
 //   _log.warning("connection refused: too many");            // where the failure is handled, and only there
 //   if (_log.debugging()) _log.debug(fmt::format(...));      // costs two loads when off
 //
+// A line stays one line: control characters, which a disk or a client may have chosen, are written out (util/escape.h).
 // Two thresholds as in SPDK: what is printed (stderr) and what is recorded (syslog). A component's flag turns its debug
 // lines on (`-L nvmf_tcp`, log_set_flag). Any thread may write; components are added before other threads run.
 #pragma once

@@ -317,6 +317,22 @@ TEST(blob_check, journals_are_checked) {
     EXPECT_THAT(decode_journal(flipped).error().message(), HasSubstr("damaged"));
 }
 
+TEST(blob_check, no_name_makes_a_line_or_steers_a_terminal) {
+    store s;
+    format::blob_record& r = s.record(store::thin);
+    r.xattrs.set("name", std::string("thick\nclean\x1b[2J\0", 16));
+    s.write(r);
+    s.record(store::old).xattrs.set("name", std::string("thick\nclean\x1b[2J\0", 16));
+    s.write(s.record(store::old));
+    evidence e = *inspect(s);
+    const auto found = examine(e);
+    for (const std::string& text : {in_words(e, found, plan_repair(e, found), true), dump_in_words(e, found)}) {
+        EXPECT_THAT(text, HasSubstr(R"(thick\x0aclean\x1b[2J)"));
+        EXPECT_EQ(text.find('\x1b'), std::string::npos);
+        EXPECT_EQ(text.find("\nclean"), std::string::npos);
+    }
+}
+
 TEST(blob_check, reports_and_dumps) {
     store s;
     s.damage(13);

@@ -159,10 +159,10 @@ std::string in_words(const evidence& e, const examination& found, const repair_p
     if (e.store() != nullptr) out += store_in_words(e, found);
     for (const finding& f : found.findings) {
         if (f.how_bad == severity::error)
-            fmt::format_to(std::back_inserter(out), "error: {}{}\n", f.text,
+            fmt::format_to(std::back_inserter(out), "error: {}{}\n", escaped(f.text),
                            f.repairable ? "" : " [cannot be repaired]");
         else if (notes)
-            fmt::format_to(std::back_inserter(out), "note: {}\n", f.text);
+            fmt::format_to(std::back_inserter(out), "note: {}\n", escaped(f.text));
     }
     for (const change& c : plan.changes)
         if (!c.is_witness())
@@ -181,12 +181,13 @@ json::value dump_as_json(const evidence& e, const examination& found) {
 std::string dump_in_words(const evidence& e, const examination& found) {
     if (e.store() == nullptr) return e.why_no_store() + "\n";
     std::string out = store_in_words(e, found);
-    auto line = [&out](std::string_view key, std::string value) {
-        if (!value.empty()) fmt::format_to(std::back_inserter(out), "  {:<14} {}\n", key, value);
+    auto line = [&out](std::string_view key, std::string_view value) {
+        if (!value.empty()) fmt::format_to(std::back_inserter(out), "  {:<14} {}\n", escaped(key), escaped(value));
     };
     for (const examined_blob& b : found.blobs) {
         const auto& r = b.record;
-        fmt::format_to(std::back_inserter(out), "blob {:#x}{}{}\n", b.id(), b.name().empty() ? "" : " ", b.name());
+        fmt::format_to(std::back_inserter(out), "blob {:#x}{}{}\n", b.id(), b.name().empty() ? "" : " ",
+                       escaped(b.name()));
         line("clusters", fmt::format("{}, {} allocated{}{}", r.cluster_count, b.allocated, r.thin() ? ", thin" : "",
                                      r.uses_extent_table ? "" : ", without extent table"));
         line("access", r.access() == format::blob_access::full ? "" : std::string(name_of(r.access())));
