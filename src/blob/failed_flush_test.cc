@@ -137,6 +137,7 @@ TEST(store_failed_flush, does_not_lose_what_was_copied_from_the_parent) {
 TEST(store_failed_flush, makes_nobody_believe_in_cleared_clusters) {
     on_a_forgetful_disk([](sim_machine& m, life& l) -> task<> {
         auto s = co_await store::init(l.devices, l.base(), small);
+        blob_id other = co_await s->create({.clusters = 1, .thin = true});
         blob_id all = co_await s->create({.clusters = s->free_clusters()});
         const auto lbas = static_cast<uint32_t>(s->find(all)->record.cluster_count * blocks);
         co_await write_pattern(l, *s, all, 0, lbas, 'o');
@@ -145,7 +146,6 @@ TEST(store_failed_flush, makes_nobody_believe_in_cleared_clusters) {
         s->start_trimming();
         co_await s->settle();
         EXPECT_EQ(s->room().clean_clusters(), s->free_clusters());
-        blob_id other = co_await s->create({.clusters = 1, .thin = true});
         auto e = co_await l.serve(*s, other);
         {
             auto its = e.channel();
