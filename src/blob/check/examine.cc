@@ -81,6 +81,9 @@ void examiner::look_at_super() {
         report(problem::unreadable, severity::error,
                fmt::format("{}: {}", format::name_of(type), _e.why_no_mask(type)));
     }
+    if (_super.flipped)
+        report(problem::flipped_bit, severity::error, "super block: one bit of it is flipped; it is known which")
+            .repairable = true;
     if (_super.origin == format::super_origin::torn || _super.origin == format::super_origin::clean_flag_torn)
         report(problem::torn_super, severity::error,
                _super.origin == format::super_origin::torn

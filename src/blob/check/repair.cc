@@ -303,7 +303,7 @@ class planner {
     void plan_super() {
         format::super_block s = *_e.store();
         const bool damaged =
-            s.origin == format::super_origin::torn || s.origin == format::super_origin::clean_flag_torn;
+            s.flipped || s.origin == format::super_origin::torn || s.origin == format::super_origin::clean_flag_torn;
         const bool can_be_clean = _found.can_be_clean;
         if (!damaged && (s.clean || !can_be_clean) && _plan.empty()) return;
         s.clean = can_be_clean;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "accel/crc32c.h"
+#include "blob/format/page.h"
 
 namespace varve::blob::format {
 
@@ -96,16 +97,25 @@ bool looks_like_super(page_view page) noexcept {
 result<super_block> decode_super(page_view page, const device_shape& device) {
     super_block out;
     std::copy(page.begin(), page.end(), out.raw.begin());
-    const auto w = std::bit_cast<super_block_wire>(out.raw);
-    if (!looks_like_super(page)) return damaged("super block: its signature is not SPDKBLOB");
+    auto w = std::bit_cast<super_block_wire>(out.raw);
     auto origin = judge(w);
+    if (!origin) {
+        auto mended = without_flipped_bit(page);
+        if (mended && looks_like_super(*mended)) {
+            out.flipped = true;
+            out.raw = *mended;
+            w = std::bit_cast<super_block_wire>(out.raw);
+            origin = judge(w);
+        }
+    }
+    if (!looks_like_super(out.raw)) return damaged("super block: its signature is not SPDKBLOB");
     if (!origin) return std::unexpected(std::move(origin).error());
     if (w.version < version_min || w.version > version_max)
         return fail(errc::unsupported, fmt::format("super block: version is {}, known are {} to {}", w.version.get(),
                                                    version_min, version_max));
     out.origin = *origin;
     out.version = w.version;
-    out.clean = w.clean != 0 && out.origin != super_origin::clean_flag_torn;
+    out.clean = w.clean != 0 && out.origin != super_origin::clean_flag_torn && !out.flipped;
     out.super_blob = w.super_blob;
     std::copy(std::begin(w.type), std::end(w.type), out.type.begin());
 

@@ -48,7 +48,8 @@ struct super_block {
     geometry layout;
     std::optional<super_extension> extension;
     super_origin origin = super_origin::whole;
-    page_bytes raw{};  // as read; encode() keeps every byte of it that it does not set
+    bool flipped = false;  // a bit of it was, and was put right; `clean` is taken as 0
+    page_bytes raw{};      // as read; encode() keeps every byte of it that it does not set
 
     std::string type_text() const;  // up to the first zero byte, unprintable bytes as dots
     // Masks on disk are to be used; otherwise they are rebuilt from the metadata (what SPDK calls recovery).

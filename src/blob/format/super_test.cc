@@ -112,6 +112,29 @@ TEST(blob_format_super, a_torn_change_of_spdks_clean_flag_reads_as_not_clean) {
     }
 }
 
+TEST(blob_format_super, a_flipped_bit_is_put_right) {
+    for (bool extended : {false, true}) {
+        const page_bytes whole =
+            extended ? encode_super(a_store(true)) : rewritten_by_spdk(encode_super(a_store(true)), 1);
+        const std::string type = decode_super(whole, device)->type_text();
+        for (std::size_t bit = 0; bit < page_size * 8; ++bit) {
+            page_bytes one = whole;
+            one[bit / 8] ^= std::byte{1} << bit % 8;
+            auto back = decode_super(one, device);
+            ASSERT_TRUE(back) << bit << ": " << back.error().message();
+            EXPECT_EQ(back->layout.md.first, decode_super(whole, device)->layout.md.first);
+            EXPECT_EQ(back->super_blob, decode_super(whole, device)->super_blob);
+            if (back->flipped) {
+                EXPECT_FALSE(back->clean);
+                EXPECT_EQ(back->raw, whole) << bit;
+            }
+        }
+        page_bytes two = whole;
+        two[70] ^= std::byte{0x21};
+        EXPECT_FALSE(decode_super(two, device));
+    }
+}
+
 TEST(blob_format_super, spdk_breaks_the_seal_but_keeps_the_extension) {
     const page_bytes ours = encode_super(a_store(true));
     auto back = decode_super(rewritten_by_spdk(ours, 1), device);
@@ -162,7 +185,7 @@ TEST(blob_format_super, refusals) {
     p[0] = std::byte{'X'};
     EXPECT_THAT(decode_super(p, device).error().message(), HasSubstr("signature"));
     p = good;
-    p[100] = std::byte{1};
+    p[100] = std::byte{3};
     EXPECT_THAT(decode_super(p, device).error().message(), HasSubstr("crc is"));
     for (uint32_t version : {0u, 4u}) {
         auto w = std::bit_cast<super_block_wire>(good);
