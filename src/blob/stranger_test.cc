@@ -77,13 +77,13 @@ TEST(store_stranger, who_only_opened_it_costs_no_commit) {
     }
 }
 
-TEST(store_stranger, metadata_pages_may_be_larger_than_what_is_read_at_once) {
+TEST(store_stranger, metadata_pages_may_be_as_large_as_64_KiB) {
     sim_machine m(1, 64 << 20, {.volatile_cache = true});
     blob_id id = 0;
     live(m, [&](life& l) -> task<> {
         auto s = co_await store::init(
             l.devices, l.base(),
-            {.cluster_size = 1 << 20, .md_page_count = 30, .md_page_size = 512 * 1024, .trim = false});
+            {.cluster_size = 1 << 20, .md_page_count = 30, .md_page_size = 64 * 1024, .trim = false});
         id = co_await s->create({.clusters = 2, .thin = true});
         co_await s->unload();
     });
