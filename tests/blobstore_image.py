@@ -296,6 +296,11 @@ def after_unmarked_cluster(s):
 
 @after
 def after_bad_super(s):
+    s.raw[100] = b"\x03"
+
+
+@after
+def after_flipped_super(s):
     s.raw[100] = b"\x01"
 
 

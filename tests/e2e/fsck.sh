@@ -74,6 +74,7 @@ bad-extent-page 4 1 bad_page
 bad-mask 4 1 bad_mask
 bad-root 4 4 bad_root
 bad-super 8 8 bad_super
+flipped-super 4 1 flipped_bit
 flipped-bit 4 1 flipped_bit
 cleared-id-bit 4 1 unmarked
 chain-of-another 4 1 bad_page
