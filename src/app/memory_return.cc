@@ -2,9 +2,8 @@
 
 #include <malloc.h>
 
-#include <array>
-#include <atomic>
 #include <cstdlib>
+#include <utility>
 
 #include "thread/frame_pool.h"
 
@@ -15,17 +14,34 @@ namespace {
 constexpr time_ns quiet = 1 * seconds;
 constexpr std::size_t worth_it = 256 * 1024;  // bytes
 
-// glibc keeps up to seven freed blocks of each small size for every thread, wherever they lie, and one keeps a page
-// from going back. They change places with others, which lie together, taken when the rest is free. (Atomic: compilers
-// leave out blocks that nobody looks at.)
+constexpr std::size_t kept = 7;  // freed blocks of each small size: by glibc, for every thread
+constexpr std::size_t smallest = 24, largest = 1032, step = 16;
+
+struct block {
+    block* next;
+};
+block* take(std::size_t size) noexcept {
+    block* line = nullptr;
+    for (std::size_t i = 0; i < kept; ++i) {
+        auto* b = static_cast<block*>(std::malloc(size));
+        if (b == nullptr) break;
+        b->next = line;
+        line = b;
+    }
+    return line;
+}
+void give(block* line) noexcept {
+    while (line != nullptr) std::free(std::exchange(line, line->next));
+}
+
+// Those kept lie anywhere, and each keeps a page from going back. They change places with others, which lie together,
+// taken when the rest is free.
 void renew_cache() noexcept {
-    constexpr std::size_t largest = 1032, step = 16, kept = 7;
-    for (std::size_t size = step + 8; size <= largest; size += step) {
-        std::array<std::atomic<void*>, kept> old{}, fresh{};
-        for (auto& p : old) p.store(std::malloc(size), std::memory_order_relaxed);
-        for (auto& p : fresh) p.store(std::malloc(size), std::memory_order_relaxed);
-        for (auto& p : fresh) std::free(p.load(std::memory_order_relaxed));
-        for (auto& p : old) std::free(p.load(std::memory_order_relaxed));
+    for (std::size_t size = smallest; size <= largest; size += step) {
+        block* scattered = take(size);
+        block* together = take(size);
+        give(together);
+        give(scattered);
     }
 }
 
