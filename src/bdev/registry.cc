@@ -216,8 +216,7 @@ task<> registry::remove(std::string name, std::string module) {
     std::erase(_devices, d);
     if (_observer) _observer(false, d->name());
     std::erase_if(_index->owned, [&](const auto& owned) { return owned.get() == d; });
-    _index->one_gone.set();
-    _index->one_gone.reset();
+    _index->one_gone.pulse();
     co_await std::move(outcome);
 }
 

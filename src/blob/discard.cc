@@ -143,8 +143,7 @@ void store::saved(blob_state& b) {
 }
 
 void store::no_requests(blob_state& b) noexcept {
-    _device_gone.set();
-    _device_gone.reset();
+    _device_gone.pulse();
     start_release(b);
 }
 
@@ -158,8 +157,7 @@ void store::releasing::end() noexcept {
     if (_store == nullptr) return;
     store& s = *std::exchange(_store, nullptr);
     --s._releases;
-    s._more_room.set();
-    s._more_room.reset();
+    s._more_room.pulse();
 }
 
 // Clusters were given up that the media may still name: they become free a little earlier than they would.
@@ -190,8 +188,7 @@ task<> store::release(blob_state& b) {
             _space.free_cluster(clusters[i]);
             if ((i + 1) % clusters_per_slice == 0) co_await yield();
         }
-        _more_room.set();
-        _more_room.reset();
+        _more_room.pulse();
         start_trimming();
     }
     b.releasing = false;
@@ -250,8 +247,7 @@ task<bool> store::trim_range(cluster_range r) {
     const uint64_t size = _super.layout.cluster_size, since = _disk.flushes_failed();
     result<> outcome = co_await as_result(_disk.unmap(r.first * size, r.count * size));
     _space.give_back(r, outcome && since == _disk.flushes_failed());
-    _more_room.set();
-    _more_room.reset();
+    _more_room.pulse();
     co_return outcome.has_value();
 }
 

@@ -99,8 +99,7 @@ task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
             counted(const counted&) = delete;
             ~counted() {
                 s._fills.erase(number);
-                s._fill_over.set();
-                s._fill_over.reset();
+                s._fill_over.pulse();
             }
         } here(*this, b.id);
         uint64_t since = 0;

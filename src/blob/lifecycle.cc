@@ -62,8 +62,7 @@ class alarm : work {
         run = [](work& w) noexcept {
             auto& me = static_cast<alarm&>(w);
             me._over = true;
-            me._rings.set();
-            me._rings.reset();
+            me._rings.pulse();
         };
         _timer.start(after);
     }
@@ -271,8 +270,7 @@ task<> store::release(remains left, jobs::job& progress) {
     start_trimming();
     retire(std::move(mine));
     std::erase(_clearing, &progress);
-    _more_room.set();
-    _more_room.reset();
+    _more_room.pulse();
     co_await std::move(cleared);
 }
 

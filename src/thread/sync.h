@@ -2,7 +2,8 @@
 // thread::defer, never from inside the call that let it go on, so nothing recurses and callers keep their invariants.
 // None of them allocates: the awaiter in the frame is the queue's element.
 //
-//   co_await ready.wait();                    event: ready.set() lets everybody pass until ready.reset()
+//   co_await ready.wait();                    event: ready.set() lets everybody pass until ready.reset(),
+//                                             ready.pulse() those who wait just now
 //   auto held = co_await lock.lock();         mutex: released by the holder's destructor, to the one waiting longest
 //   auto taken = co_await slots.acquire(2);   semaphore: given back by the destructor
 #pragma once
@@ -49,6 +50,11 @@ class event {
         while (work* w = _waiting.pop()) static_cast<detail::waiter*>(w)->go_on();
     }
     void reset() noexcept { _set = false; }
+    // Whoever waits now goes on; who comes later waits.
+    void pulse() noexcept {
+        set();
+        reset();
+    }
 
     class awaiter : detail::waiter {
       public:

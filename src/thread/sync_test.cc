@@ -35,9 +35,14 @@ task<> opens_and_closes() {
     all.spawn(waits_for(e, passed), unexpected);
     co_await yield();
     EXPECT_EQ(passed, 4);
+    e.pulse();
+    EXPECT_EQ(passed, 4);
+    all.spawn(waits_for(e, passed), unexpected);
+    co_await yield();
+    EXPECT_EQ(passed, 5) << "a pulse lets those pass who wait then";
     e.set();
     co_await all.close();
-    EXPECT_EQ(passed, 5);
+    EXPECT_EQ(passed, 6);
 }
 
 TEST_IN_WORLDS(sync_test, an_event_lets_everybody_pass_until_reset) {

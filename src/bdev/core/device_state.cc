@@ -138,8 +138,7 @@ task<uint64_t> device_state::lock(block_range range) {
 
 void device_state::unlock(uint64_t id) noexcept {
     std::erase_if(locks, [&](const range_lock& l) { return l.id == id; });
-    lock_freed.set();
-    lock_freed.reset();
+    lock_freed.pulse();
     spawn(visit([id](channel_core& c) { c.locks.remove(id); }));
 }
 
