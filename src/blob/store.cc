@@ -14,6 +14,7 @@ namespace varve::blob {
 namespace {
 
 constexpr uint16_t area_pages_wanted = 65;
+constexpr uint32_t stamps_compared_max = uint32_t{1} << 30;
 
 }  // namespace
 
@@ -131,28 +132,40 @@ task<> store::write_masks() {
     }
 }
 
+uint32_t store::stamp_of_masks() const noexcept {
+    uint32_t known = _super.extension->masks_stamp;
+    if (_super.clean) known = _stamp;
+    if (_masks_doubted) known = 0;
+    if (_area_is_new) known = _stamp;  // they are written
+    return _stamp - known <= stamps_compared_max ? known : 0;
+}
+
 task<> store::begin_change() {
     co_await _commits->ready();
     if (!_stale_roots.empty()) co_await clear_stale_roots();
     if (!_old_roots.empty()) co_await clear_old_roots();
-    if (!_super.clean && !_area_is_new && !_super_unsure) co_return;
+    auto stands = [this] {
+        return !_super.clean && !_area_is_new && _super.extension->masks_stamp == stamp_of_masks();
+    };
+    if (stands() && !_super_unsure) co_return;
     auto one = co_await _super_lock.lock();
     if (_super_unsure) {
         co_await put_super(_super.raw);
         _super_unsure = false;
     }
-    if (!_super.clean && !_area_is_new) co_return;
+    if (stands()) co_return;
     // What is in the area is of an earlier life, and others may have changed the store since: it goes before the mask
     // says that the area can be trusted.
-    co_await _commits->clear_area();
+    if (_super.clean || _area_is_new) co_await _commits->clear_area();
     if (_area_is_new) {
         co_await write_masks();
         co_await _disk.flush();
     }
     format::super_block next = _super;
     next.clean = false;
+    next.extension->masks_stamp = stamp_of_masks();
     co_await write_super(std::move(next));
-    _area_is_new = false;
+    _area_is_new = _masks_doubted = false;
 }
 
 task<> store::set_super_blob(blob_id id) {

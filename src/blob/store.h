@@ -239,6 +239,8 @@ class store {
     uint32_t next_stamp() noexcept { return ++_stamp == 0 ? ++_stamp : _stamp; }
 
     // Before anything is changed: the area can be relied upon and the super block says that the store is in use.
+    // The latest there was when the masks on disk were exact; 0: nobody knows, or it is too long ago.
+    uint32_t stamp_of_masks() const noexcept;
     task<> begin_change();
     task<> write_super(format::super_block next);
     task<> put_super(const format::page_bytes& bytes);
@@ -441,8 +443,9 @@ class store {
         std::map<uint32_t, std::string> of_nobody_known;  // there may be blobs that nobody has seen
         bool any() const noexcept { return mask || !of_blobs.empty() || !of_nobody_known.empty(); }
     } _unreadable;
-    bool _super_unsure = false;  // what is on disk may not be _super
-    bool _area_is_new = false;   // the super block, or the mask of used pages, does not know of it
+    bool _super_unsure = false;   // what is on disk may not be _super
+    bool _area_is_new = false;    // the super block, or the mask of used pages, does not know of it
+    bool _masks_doubted = false;  // those on disk are not what was found
     mutex _super_lock;
     std::string _tied;
     bool _trimming = false;

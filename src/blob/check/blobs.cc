@@ -6,6 +6,7 @@
 
 #include "blob/check/descriptors.h"
 #include "blob/check/examiner.h"
+#include "blob/format/stale.h"
 
 namespace varve::blob::check {
 
@@ -15,9 +16,16 @@ void examiner::find_blobs() {
     _extent_uses.resize(_g.md.count);
     const format::bit_mask* ids = clean() ? _e.mask(format::mask_type::used_blobids) : nullptr;
     std::vector<uint32_t> unmarked;
+    const auto& extension = _super.extension;
+    const format::last_masks of_a_crash(_super, _e.mask(format::mask_type::used_pages),
+                                        _e.mask(format::mask_type::used_blobids),
+                                        extension ? _e.page(extension->double_write.first) : nullptr);
     for (const auto& [number, bytes] : _e.pages()) {
-        if (format::look_at(bytes, number).content != page_content::root) continue;
-        if (ids != nullptr && !ids->test(number))
+        const auto seen = format::look_at(bytes, number);
+        if (seen.content != page_content::root) continue;
+        if (of_a_crash.call_deleted(number, seen.header))
+            report_stale_root(number);
+        else if (ids != nullptr && !ids->test(number))
             unmarked.push_back(number);
         else
             read_blob(number);

@@ -310,6 +310,7 @@ class planner {
         if (s.extension) {
             ++s.extension->sequence;
             s.extension->next_stamp = stamp_after_all();
+            s.extension->masks_stamp = 0;
             if (_found.double_write_lost) s.extension->double_write = {};
         }
         add(0, _e.super_page(), format::encode_super(s),

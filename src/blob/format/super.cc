@@ -54,6 +54,7 @@ std::optional<super_extension> decode_extension(const super_block_wire& w, const
     std::copy(std::begin(e.store_uuid), std::end(e.store_uuid), out.store.bytes.begin());
     out.sequence = e.super_sequence;
     out.next_stamp = e.next_stamp;
+    out.masks_stamp = e.masks_stamp;
     const double_write_area area{e.double_write_first, e.double_write_slots, e.double_write_per_slot};
     // An area that cannot be is none: it costs protection against tears, not the store.
     if (area.slots != 0 && area.per_slot >= 2 && area.per_slot - 1 <= int{double_write_images_max} &&
@@ -74,6 +75,7 @@ void encode_extension(const super_extension& in, super_block_wire& w) noexcept {
     e.double_write_slots = in.double_write.slots;
     e.double_write_per_slot = in.double_write.per_slot;
     e.next_stamp = in.next_stamp;
+    e.masks_stamp = in.masks_stamp;
     std::memcpy(w.extension, &e, sizeof e);
     e.sector_crc = crc_of_sector(w);
     std::memcpy(w.extension, &e, sizeof e);

@@ -30,7 +30,8 @@ struct super_extension {
     uuid store;
     uint64_t sequence = 0;  // of writes of the super block by varve
     double_write_area double_write;
-    uint32_t next_stamp = 0;  // see record.h; true only in a clean store
+    uint32_t next_stamp = 0;   // see record.h; true only in a clean store
+    uint32_t masks_stamp = 0;  // the latest in use when the masks were exact; 0: not known
 };
 
 enum class super_origin : uint8_t {

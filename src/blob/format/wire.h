@@ -70,11 +70,13 @@ struct super_extension_wire {
     le16 double_write_slots;     // 0: no double-write area
     le16 double_write_per_slot;  // pages of one slot, its header page included
     le32 next_stamp;             // when clean: the stamp of the next chain written
-    uint8_t reserved52[72];
+    le32 masks_stamp;            // the latest in use when the masks were exact; 0: not known
+    uint8_t reserved56[68];
     le32 sector_crc;  // of bytes 0..507 of the super block
 };
 static_assert(sizeof(super_extension_wire) == 128 && alignof(super_extension_wire) == 1);
 static_assert(offsetof(super_extension_wire, store_uuid) == 16 && offsetof(super_extension_wire, next_stamp) == 48);
+static_assert(offsetof(super_extension_wire, masks_stamp) == 52);
 static_assert(offsetof(super_extension_wire, sector_crc) == 124);
 
 // ---- Masks (section 3) ----

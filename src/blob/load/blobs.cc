@@ -42,6 +42,7 @@ format::bit_mask loader::pages_named() const { return named_by_all().pages; }
 task<> loader::find_blobs() {
     _s._blobs.clear();
     _guessed.clear();
+    forget_the_deleted();
     _old_roots.clear();
     _owners_unknown = false;
     _extent_page_users.assign(_g.md.count, 0);
@@ -78,6 +79,22 @@ task<> loader::find_blobs() {
         _old_roots.push_back(format::root_page_of(b->id));
         if (++turn % pages_at_once == 0) co_await yield();
     }
+void loader::forget_the_deleted() {
+    if (_clean) return;
+    const auto& extension = _s._super.extension;
+    const format::last_masks masks(_s._super, _used_pages ? &*_used_pages : nullptr, _used_ids ? &*_used_ids : nullptr,
+                                   extension ? page(extension->double_write.first) : nullptr);
+    _s._masks_doubted = !masks.tell();  // what is believed now must be when they can be read again
+    for (uint32_t p = 0; p < _pages.size(); ++p) {
+        if (_pages[p] == nullptr) continue;
+        const format::page_header h = format::header_of(*_pages[p]);
+        if (h.id != format::id_of_root_page(p) || !masks.call_deleted(p, h)) continue;
+        if (format::look_at(*_pages[p], p).content != format::page_content::root) continue;
+        _pages[p].reset();
+        _old_roots.push_back(p);
+    }
+}
+
 }
 
 // That a blob begins there is said by one bit alone: the page is clear, and a mask has it as free.

@@ -62,7 +62,7 @@ task<> loader::run() {
     co_await read_metadata();
     co_await find_blobs();
     if (_clean && !masks_fit()) {
-        _read_all = true;
+        _read_all = _s._masks_doubted = true;
         co_await read_metadata();
         co_await find_blobs();
     }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "blob/format/mask.h"
+#include "blob/format/stale.h"
 #include "blob/store.h"
 
 namespace varve::blob {
@@ -42,6 +43,8 @@ class loader {
     task<> find_blobs();
     bool is_nothing(uint32_t page) const;
     bool is_root(uint32_t page) const;
+    // Pages that begin blobs which were deleted: they are nothing from now on.
+    void forget_the_deleted();
     struct named;  // pages and clusters
     named named_by_all() const;
     format::bit_mask pages_named() const;
