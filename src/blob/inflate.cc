@@ -43,8 +43,8 @@ task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
     result<> outcome;
     for (uint64_t i = 0; i < b.current->size && outcome && !copies.failed(); ++i) {
         if (!shows_parent(b, i, all)) continue;
-        outcome = co_await as_result(progress.turn(_super.layout.cluster_size));
         auto slot = co_await slots.acquire();
+        outcome = co_await as_result(progress.turn(_super.layout.cluster_size));  // the last thing: it may be paused
         auto one = [](store& s, blob_state& of, uint64_t index, jobs::job& told, semaphore::units) -> task<> {
             co_await s.ensure_cluster(of, index);
             told.did();

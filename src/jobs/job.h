@@ -3,8 +3,8 @@
 //   task<> copy(..., jobs::job& j) {
 //       j.expect(clusters);
 //       for (each cluster) {
-//           co_await j.turn(cluster_size);      waits while it is paused or too fast; errc::cancelled
-//           co_await ...;
+//           co_await j.turn(cluster_size);      waits while it is paused or too fast; errc::cancelled. Right before the
+//           co_await ...;                       step: nothing else is waited for between them
 //           j.did();
 //       }
 //   }

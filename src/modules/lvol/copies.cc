@@ -151,8 +151,8 @@ task<> copies::copy(operation& o, jobs::job& progress) {
     for (uint64_t i = 0; i < o.steps() && outcome && !all.failed(); ++i) {
         const uint64_t index = o.index(i);
         if (!o.wants(index)) continue;
-        outcome = co_await as_result(progress.turn(size));
         auto slot = co_await slots.acquire();
+        outcome = co_await as_result(progress.turn(size));  // the last thing: it may be paused
         auto one = [](copies& all_copies, operation& of, uint64_t at, jobs::job& told, semaphore::units) -> task<> {
             co_await all_copies.copy_cluster(of, at, told);
         };

@@ -282,6 +282,55 @@ COPIES_TEST(checks_a_store_while_it_serves) {
     });
 }
 
+// A job of which four clusters are under way and the next waits for one of them to end: paused then, it begins no more.
+task<> paused_when_all_hands_are_full(life& s, std::string kind) {
+    kept_disk& d = s.disk();
+    while (d.held() < 4) co_await yield();
+    co_await life::pass_turns();
+    EXPECT_EQ(d.held(), 4u);
+    json::value job = co_await s.job(kind);
+    const std::string this_job = fmt::format(R"({{"id": {}}})", *job["id"].unsigned_integer());
+    co_await s.call("job_pause", this_job);
+    d.let_go();
+    for (int i = 0; i < 5; ++i) co_await life::pass_turns();
+    EXPECT_EQ((co_await s.job(kind))["done"], json::value(4));
+    EXPECT_EQ((co_await s.job(kind))["state"], json::value("paused"));
+    co_await s.call("job_resume", this_job);
+}
+
+COPIES_TEST(a_paused_copy_begins_no_cluster) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("v", 8);
+        co_await s.fill("lvs/v", 0, 8 * mib, 1);
+        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/v", "snapshot_name": "s"})");
+        co_await s.plug("other");
+        s.disk().hold(bdev::op::read);
+        const uint64_t id = co_await begin(s, "bdev_lvol_start_shallow_copy",
+                                           R"({"src_lvol_name": "lvs/s", "dst_bdev_name": "other"})");
+        co_await paused_when_all_hands_are_full(s, "shallow copy");
+        json::value done = co_await until_over(s, "bdev_lvol_check_shallow_copy", id);
+        EXPECT_EQ(done["state"], json::value("complete"));
+        EXPECT_EQ(done["copied_clusters"], json::value(8));
+    });
+}
+
+COPIES_TEST(a_paused_inflation_begins_no_cluster) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("v", 8);
+        co_await s.fill("lvs/v", 0, 8 * mib, 1);
+        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/v", "snapshot_name": "s"})");
+        s.disk().hold(bdev::op::read);
+        blob::crew asking;
+        std::string answer;
+        asking.start(s.ask("bdev_lvol_inflate", R"({"name": "lvs/v"})", answer));
+        co_await paused_when_all_hands_are_full(s, "inflate");
+        co_await asking.done();
+        EXPECT_EQ(answer, "done");
+    });
+}
+
 INSTANTIATE_TEST_SUITE_P(worlds, lvol_copies_test, thread::every_world(), thread::world_name);
 
 // As with SPDK: whoever writes, and be it another copy, keeps a copy out; while one runs nobody else writes there.
