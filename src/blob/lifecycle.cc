@@ -53,6 +53,14 @@ task<> store::clear(std::vector<uint32_t> clusters, clearing how, jobs::job* pro
     co_await std::move(done);
 }
 
+task<> store::unmap_all(jobs::job& progress) {
+    std::vector<uint32_t> all;
+    for (uint32_t c = _super.layout.first_data_cluster; c < _space.cluster_count(); ++c) {
+        if (_space.cluster_used(c) || !_space.cluster_clean(c)) all.push_back(c);
+    }
+    return clear(std::move(all), clearing::unmap, &progress);
+}
+
 namespace {
 
 // Sets an event when some time has passed.

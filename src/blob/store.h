@@ -121,6 +121,8 @@ class store {
     task<> unload();
     // Stops without writing anything: the device has gone, or a crash is being played. Nothing is open any more.
     task<> abandon();
+    // Of a store that was abandoned, and is none any more on the device: what it had, and what was not clear.
+    task<> unmap_all(jobs::job& progress);
 
     // Clusters of a thick blob are zeroes: of those that are not yet, `progress` counts the clearing (null: nobody
     // looks), and can cancel it.

@@ -75,9 +75,40 @@ task<> registry::end_all_of(const void* owner) {
     }
 }
 
-task<> registry::stop() {
+task<bool> registry::wait(uint64_t id, time_ns at_most) {
+    struct alarm : work {
+        registry& all;
+        const uint64_t of;
+        bool rang = false;
+        alarm(registry& r, uint64_t i) : all(r), of(i) {
+            run = [](work& w) noexcept {
+                auto& me = static_cast<alarm&>(w);
+                me.rang = true;
+                if (entry* e = me.all.find(me.of)) e->over.pulse();
+            };
+        }
+    } clock(*this, id);
+    thread::timer timer(clock);
+    timer.start(std::max<time_ns>(at_most, 0));
+    for (;;) {
+        entry* e = find(id);
+        if (e == nullptr || !e->running()) co_return true;
+        if (clock.rang) co_return false;
+        co_await e->over.wait();
+    }
+}
+
+task<bool> registry::stop(time_ns at_most) {
+    auto closing = _tasks.close();
     for (auto& [id, e] : _entries) e->progress.cancel();
-    co_await _tasks.close();
+    const time_ns until = thread::thread::current()->now() + at_most;
+    for (;;) {
+        auto at = std::ranges::find_if(_entries, [](const auto& p) { return p.second->running(); });
+        if (at == _entries.end()) break;
+        if (!co_await wait(at->first, until - thread::thread::current()->now())) co_return false;
+    }
+    co_await closing;
+    co_return true;
 }
 
 }  // namespace varve::jobs

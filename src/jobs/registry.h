@@ -58,8 +58,12 @@ class registry {
     const std::map<uint64_t, std::unique_ptr<entry>>& all() const noexcept { return _entries; }
     // Cancels what works for this owner and waits until it has ended.
     task<> end_all_of(const void* owner);
-    // Cancels everything, and everything that is asked for later.
-    task<> stop();
+    // Whether it has ended when it has or that time has passed.
+    task<bool> wait(uint64_t id, time_ns at_most);
+    // Cancels everything, and everything that is asked for later. False: some have not ended when that time has passed,
+    // which wait for something that does not come.
+    task<bool> stop(time_ns at_most = patience);
+    static constexpr time_ns patience = 10 * seconds;
 
     // job_get_jobs, job_pause, job_resume, job_cancel, job_set_rate_limit
     void add_methods(rpc::registry& to);

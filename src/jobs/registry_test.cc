@@ -155,5 +155,23 @@ TEST(jobs_test_sim, what_is_done_every_day_is_remembered_when_it_took_long) {
     }());
 }
 
+TEST(jobs_test_sim, the_end_does_not_wait_for_ever) {
+    thread::system_of(thread::world_kind::sim, 1).run([]() -> task<> {
+        registry all;
+        event comes;
+        auto wait_for = [](event& what) -> task<> { co_await what.wait(); };
+        uint64_t id = co_await all.start({.kind = "stuck"}, [&](job&) { return wait_for(comes); });
+        co_await all.start({.kind = "short"}, [](job&) { return sleep_first(50 * milliseconds); });
+        EXPECT_FALSE(co_await all.wait(id, 100 * milliseconds));
+        const time_ns begun = thread::thread::current()->now();
+        EXPECT_FALSE(co_await all.stop(2 * seconds));
+        EXPECT_EQ(thread::thread::current()->now() - begun, 2 * seconds);
+        EXPECT_FALSE(all.start({.kind = "late"}, [](job&) { return sleep_first(0); }));
+        comes.set();
+        EXPECT_TRUE(co_await all.wait(id, 0));
+        EXPECT_TRUE(co_await all.stop());
+    }());
+}
+
 }  // namespace
 }  // namespace varve::jobs

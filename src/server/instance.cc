@@ -78,7 +78,7 @@ task<> instance::stop() {
         _start_outcome = fail(errc::cancelled, "the system ends");
         _start_ended.set();
     }
-    co_await _jobs.stop();
+    if (!co_await _jobs.stop()) _log.component("app").warning("jobs do not end; going on with what can be ended");
     while (_begun > 0) {
         rpc::subsystem& part = *_parts[--_begun];
         auto outcome = co_await as_result(part.stop());

@@ -16,9 +16,8 @@ namespace {
 constexpr const char* store_type = "LVOLSTORE";
 
 // Of unmapping what a store had that is deleted.
-constexpr uint64_t unmap_bytes_max = 256 << 20;
-constexpr unsigned unmaps_at_once = 4;
 constexpr time_ns unmap_time_max = 3 * seconds;
+constexpr time_ns unmap_answer_max = 10 * seconds;
 
 // What the first page of a device says.
 enum class first_page : uint8_t { nothing, others, ours };
@@ -315,9 +314,15 @@ task<> volumes::close(volume_store& s, ending how) {
         _log.error(fmt::format("lvstore {} on bdev {}: {}", s._name, s._base_name, outcome.error().message()));
         co_await s._blobs->abandon();
     }
-    std::erase_if(_stores, [&](const auto& owned) { return owned.get() == &s; });
-    _one_closed.set();
-    _one_closed.reset();
+    auto at = std::ranges::find(_stores, &s, &std::unique_ptr<volume_store>::get);
+    std::unique_ptr<volume_store> mine = std::move(*at);
+    _stores.erase(at);
+    if (outcome && how == ending::destroy) {
+        _one_closed.pulse();
+        co_return co_await give_back(std::move(mine));
+    }
+    mine.reset();
+    _one_closed.pulse();
     co_await std::move(outcome);
 }
 
@@ -326,22 +331,25 @@ task<> volumes::end(volume_store& s, ending how) {
     if (how == ending::unload) co_return co_await b.unload();
     co_await b.abandon();
     if (how == ending::abandon) co_return;
-    const std::string name = s._name;
     co_await b.base().zero(0, b.geometry().md_page_size);
     co_await b.base().flush();  // COMMIT POINT
-    if (!b.base().device().offers(bdev::op::unmap)) co_return;
-    jobs::description what{.kind = "delete", .object = name, .unit = "clusters", .everyday = true};
-    co_await as_result(_jobs.run(std::move(what), [&](jobs::job& j) { return give_back(b, j); }));
 }
 
 // A courtesy to the device, and no more: the base stays claimed meanwhile, so that nobody's new data is hit, and
-// whoever asked waits for it. Hence it is cut short.
-task<> volumes::give_back(blob::store& b, jobs::job& progress) {
-    const uint64_t size = b.geometry().cluster_size;
-    const uint32_t end = b.geometry().cluster_count,
-                   at_most = static_cast<uint32_t>(std::max<uint64_t>(1, unmap_bytes_max / size));
-    const blob::space& room = b.room();
-    auto wanted = [&](uint32_t c) { return room.cluster_used(c) || !room.cluster_clean(c); };
+// whoever asked waits for it. Hence it is cut short. He does not wait for what the device does not answer; the base
+// stays claimed until it does.
+task<> volumes::give_back(std::unique_ptr<volume_store> deleted) {
+    if (!deleted->_blobs->base().device().offers(bdev::op::unmap)) co_return;
+    const std::string name = deleted->_name, base = deleted->_base_name;
+    auto begun =
+        _jobs.start({.kind = "delete", .object = name, .unit = "clusters", .everyday = true},
+                    [this, mine = std::move(deleted)](jobs::job& j) mutable { return unmap_all(std::move(mine), j); });
+    if (!begun || co_await _jobs.wait(*begun, unmap_time_max + unmap_answer_max)) co_return;
+    _log.warning(fmt::format(
+        "bdev {} has not answered all unmaps of what lvstore {} had; it stays claimed until it does", base, name));
+}
+
+task<> volumes::unmap_all(std::unique_ptr<volume_store> deleted, jobs::job& progress) {
     struct deadline : work {
         jobs::job* of = nullptr;
     } end_it;
@@ -349,38 +357,34 @@ task<> volumes::give_back(blob::store& b, jobs::job& progress) {
     end_it.run = [](work& w) noexcept { static_cast<deadline&>(w).of->cancel(); };
     thread::timer clock(end_it);
     clock.start(unmap_time_max);  // also of one that is paused, or held back by a limit
-    semaphore slots(unmaps_at_once);
-    blob::crew all;
-    auto one = [](blob::disk& on, uint64_t at, uint64_t bytes, jobs::job& told, uint64_t steps,
-                  semaphore::units) -> task<> {
-        co_await on.unmap(at, bytes);
-        told.did(steps);
-    };
-    progress.expect(end - room.clean_clusters() - b.geometry().first_data_cluster);
-    for (uint32_t c = b.geometry().first_data_cluster; c < end && !all.failed(); ++c) {
-        if (!wanted(c)) continue;
-        uint32_t count = 1;
-        while (count < at_most && c + count < end && wanted(c + count)) ++count;
-        auto slot = co_await slots.acquire();
-        co_await as_result(progress.turn(count * size));
-        if (progress.cancelled()) break;
-        all.start(one(b.base(), c * size, count * size, progress, count, std::move(slot)));
-        c += count - 1;
-    }
-    co_await all.done();
+    co_await as_result(deleted->_blobs->unmap_all(progress));
 }
 
-// The last opened first: a store may lie on a volume of another one.
+// What another store that is there lies on, or shows.
+bool volumes::is_below_another(const volume_store& s) const {
+    for (const auto& other : _stores) {
+        if (other.get() == &s) continue;
+        for (const bdev::device* lower : other->_blobs->lower_devices()) {
+            for (const auto& [id, v] : s._volumes) {
+                if (v->_device != nullptr && bdev::lies_on(*lower, *v->_device)) return true;
+            }
+        }
+    }
+    return false;
+}
+
+// A store whose base does not answer keeps only those waiting that are below it.
 task<> volumes::stop() {
     _stopped = true;
     co_await _openings.close();
     while (!_stores.empty()) {
-        auto last = std::ranges::find_if(_stores | std::views::reverse, [](const auto& s) { return !s->_closing; });
-        if (last == _stores.rend()) {
-            co_await _one_closed.wait();
-        } else {
-            co_await as_result(close(**last, ending::unload));
-        }
+        const std::size_t before = _stores.size();
+        std::vector<volume_store*> open = stores();
+        std::vector<volume_store*> now = open;
+        std::erase_if(now, [this](const volume_store* s) { return is_below_another(*s); });
+        if (now.empty() && open.size() == before) now.push_back(open.back());  // they show each other's volumes
+        for (volume_store* s : now) _devices->background(close(*s, ending::unload));
+        if (_stores.size() == before) co_await _one_closed.wait();
     }
 }
 
