@@ -133,6 +133,99 @@ TEST(store_failed_flush, does_not_lose_what_was_copied_from_the_parent) {
     });
 }
 
+void hold_reads(sim_machine& m, uint64_t first, uint64_t bytes) {
+    m.disk().inject({.what = env::sim::disk_fault::effect::stuck,
+                     .kind = env::file_op_kind::read,
+                     .first = first,
+                     .end = first + bytes,
+                     .times = 1});
+}
+task<> until_stuck(sim_machine& m) {
+    while (m.disk().stuck() == 0) co_await sleep(100 * microseconds);
+}
+
+// A cluster is copied in pieces, and the first is lost while the second is under way.
+TEST(store_failed_flush, makes_a_copy_begin_again) {
+    constexpr uint32_t large = 2 << 20, half = large / 2;
+    sim_machine m(1, 32 << 20, {.volatile_cache = true, .failed_flush_forgets = true});
+    auto outcome = m.live([&m](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), {.cluster_size = large, .trim = false});
+        blob_id id = co_await s->create({.clusters = 1, .thin = true}), other = co_await s->create({.clusters = 1});
+        co_await write_pattern(l, *s, id, 0, large / 512, 'p');
+        blob_ref b = co_await s->open(id);
+        blob_id snapshot = co_await s->snapshot(b, {});
+        b.close();
+        auto d = co_await l.serve(*s, id), e = co_await l.serve(*s, other);
+        {
+            auto io = d.channel(), its = e.channel();
+            hold_reads(m, uint64_t{s->find(snapshot)->current->at(0)} * large + half, half);
+            data_bytes data(512, std::byte{'w'});
+            crew writing;
+            writing.start(bdev::write(*io, 0, data));
+            co_await until_stuck(m);
+            fail_one_flush(m);
+            EXPECT_FALSE(co_await flushes(its));
+            m.disk().release_stuck();
+            co_await writing.done();
+            EXPECT_TRUE(data_bytes(half - 512, std::byte{'p'}) == co_await contents(io, 1, half - 512));
+            EXPECT_TRUE(data_bytes(half, std::byte{'p'}) == co_await contents(io, half / 512, half));
+        }
+        d.close();
+        e.close();
+        for (blob_id each : {id, other}) co_await l.stop_serving(each);
+        co_await s->settle();
+        co_await s->unload();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
+// What an inflation has copied so far is taken back with the flush that may have lost it: the blob keeps its parent.
+TEST(store_failed_flush, makes_an_inflation_fail_that_has_lost_copies) {
+    on_a_forgetful_disk([](sim_machine& m, life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        blob_id id = co_await s->create({.clusters = 6, .thin = true}), other = co_await s->create({.clusters = 1});
+        co_await write_pattern(l, *s, id, 0, 6 * blocks, 'p');
+        blob_ref b = co_await s->open(id);
+        blob_id snapshot = co_await s->snapshot(b, {});
+        auto e = co_await l.serve(*s, other);
+        {
+            auto its = e.channel();
+            hold_reads(m, uint64_t{s->find(snapshot)->current->at(5)} * cluster, cluster);  // of the last one
+            jobs::job j;
+            crew inflating;
+            inflating.start(s->inflate(b, j));
+            co_await until_stuck(m);
+            while (s->find(id)->allocated < 5) co_await sleep(100 * microseconds);
+            fail_one_flush(m);
+            EXPECT_FALSE(co_await flushes(its));
+            EXPECT_EQ(s->find(id)->allocated, 0u);
+            m.disk().release_stuck();
+            auto outcome = co_await as_result(inflating.done());
+            EXPECT_EQ(outcome.error().code(), errc::io);
+        }
+        e.close();
+        EXPECT_TRUE(b.thin());
+        EXPECT_TRUE(b.is_clone());
+        for (bool whole : {false, true}) {
+            auto d = co_await l.serve(*s, id);
+            {
+                auto io = d.channel();
+                EXPECT_TRUE(data_bytes(6 * cluster, std::byte{'p'}) == co_await contents(io, 0, 6 * cluster));
+            }
+            d.close();
+            co_await l.stop_serving(id);
+            jobs::job again;
+            if (!whole) co_await s->inflate(b, again);
+            EXPECT_FALSE(b.thin());
+        }
+        b.close();
+        co_await l.stop_serving(other);
+        co_await s->settle();
+        expect_sound(*s);
+        co_await s->unload();
+    });
+}
+
 // Trimmed, and then the trimming is lost: whoever gets the clusters must not see what was there.
 TEST(store_failed_flush, makes_nobody_believe_in_cleared_clusters) {
     on_a_forgetful_disk([](sim_machine& m, life& l) -> task<> {

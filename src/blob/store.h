@@ -42,7 +42,7 @@ struct load_options {
     std::string type;                       // empty: whatever it is; else errc::invalid when it is another
     bool trim = true;                       // clear free clusters in the background
     external_devices* externals = nullptr;  // null: clones of devices outside stay degraded
-    uint64_t* steps = nullptr;              // for tests: how many blobs, pages and clusters were looked at
+    uint64_t* steps = nullptr;              // for tests: counts blobs, pages and clusters that are looked at
 };
 
 struct blob_options {

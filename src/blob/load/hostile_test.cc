@@ -102,5 +102,54 @@ TEST(hostile, an_extent_table_without_end) {
     }
 }
 
+// As large as can be, and thin: they have nothing, and cost next to nothing.
+TEST(hostile, blobs_that_are_as_large_as_can_be) {
+    hostile h;
+    for (uint32_t i = 0; i < group / 10; ++i) {
+        format::blob_record r;
+        r.id = format::id_of_root_page(i);
+        r.flags.invalid = format::invalid_flag::thin | format::invalid_flag::extent_table;
+        r.uses_extent_table = true;
+        r.cluster_count = clusters_max;
+        r.extent_pages.assign(1, {0, static_cast<uint32_t>(r.extent_page_count())});
+        r.pages = {i};
+        h.put(r);
+    }
+    EXPECT_LT(h.steps_of_a_load(), 4 * h.all());
+}
+
+// Others on its thread have their turns while the clusters of a large blob are counted.
+TEST(hostile, a_large_blob_keeps_nobody_waiting) {
+    sim_machine m(1, uint64_t{2} << 30, {.volatile_cache = false});
+    constexpr static uint64_t clusters = 300'000;
+    auto made = m.live([](life& l) -> task<> {
+        auto s =
+            co_await store::init(l.devices, l.base(), {.cluster_size = 4096, .md_page_count = 1000, .trim = false});
+        co_await s->create({.clusters = clusters});
+        co_await s->abandon();
+    });
+    ASSERT_TRUE(made) << made.error().message();
+    auto outcome = m.live([](life& l) -> task<> {
+        uint64_t steps = 0, turns = 0;
+        bool over = false;
+        auto watch = [](const uint64_t& counted, uint64_t& changes, const bool& end) -> task<> {
+            uint64_t seen = 0;
+            do {
+                co_await yield();
+                changes += std::exchange(seen, counted) != counted;
+            } while (!end);
+        };
+        crew watching;
+        watching.start(watch(steps, turns, over));
+        auto s = co_await store::load(l.devices, l.base(), {.trim = false, .steps = &steps});
+        over = true;
+        co_await watching.done();
+        EXPECT_GT(steps, clusters);
+        EXPECT_GT(turns, clusters / 65536);
+        co_await s->abandon();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
 }  // namespace
 }  // namespace varve::blob

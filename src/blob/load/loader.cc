@@ -44,9 +44,8 @@ task<std::unique_ptr<store>> store::load(bdev::registry& devices, bdev::descript
     }
     std::unique_ptr<store> made(new store(devices, std::move(base), std::move(super)));
     made->_externals = how.externals;
-    loader all(*made);
+    loader all(*made, how.steps);
     result<> outcome = co_await as_result(all.run());
-    if (how.steps != nullptr) *how.steps = all.steps();
     if (!outcome) {
         co_await made->abandon();
         co_await std::move(outcome);
@@ -167,8 +166,9 @@ void loader::set_aside(blob_state& b, std::string why) {
 
 // The first who names a page or cluster does not know of the second: both are set aside, and nobody writes there.
 task<> loader::claim(blob_state& b) {
-    step(1 + b.extent_pages.size() + b.allocated);
+    step();
     auto take = [&](std::vector<blob_state*>& owners, uint32_t at, std::string_view what) {
+        step();
         ++_claimed;
         if (owners[at] == nullptr) {
             owners[at] = &b;

@@ -16,10 +16,10 @@ namespace varve::blob {
 
 class loader {
   public:
-    explicit loader(store& s) : _s(s), _g(s._super.layout), _pages(_g.md.count) {}
+    // `steps`: counts blobs, pages and clusters that are looked at, each as often as it is; null: nobody wants to know.
+    loader(store& s, uint64_t* steps)
+        : _s(s), _g(s._super.layout), _steps(steps == nullptr ? _own_steps : *steps), _pages(_g.md.count) {}
     task<> run();
-    // Blobs, pages and clusters that were looked at, each as often as it was.
-    uint64_t steps() const noexcept { return _steps; }
 
   private:
     // Twice, if it must be.
@@ -76,6 +76,9 @@ class loader {
 
     store& _s;
     const format::geometry& _g;
+    uint64_t _own_steps = 0;
+    uint64_t& _steps;
+    uint64_t _claimed = 0;  // since others had their turn
     bool _clean = false;
     bool _read_all = false;
     bool _owners_unknown = false;  // pages of blobs, or what may be such, tell nothing: who knows what they have
@@ -84,8 +87,6 @@ class loader {
     std::map<uint32_t, std::string> _unreadable;              // pages
     std::vector<uint32_t> _guessed;                           // clusters that damaged pages name
     std::vector<uint8_t> _extent_page_users, _cluster_users;  // the latter: by runs
-    uint64_t _steps = 0;
-    uint64_t _claimed = 0;  // since others had their turn
     std::vector<uint32_t> _old_roots;
     std::vector<blob_state*> _page_owner, _cluster_owner;
     std::vector<uint32_t> _to_clear;       // roots of drafts that came to nothing
