@@ -56,6 +56,7 @@ struct blob_state {
     std::string damage;           // not empty: set aside, and why
     bool parent_unknown = false;  // set aside, and what would name its parent cannot be read
 
+    bool made_here = false;       // since the store was loaded
     unsigned opens = 0;
     bool busy = false;               // a long operation works on it; others get errc::busy
     bool going = false;              // ... which removes it: nobody opens it

@@ -168,6 +168,7 @@ task<blob_id> store::create(blob_options how, jobs::job* progress) {
         co_await add_extent_pages(r, *l, all);
     }
     co_await commit(*made, r);
+    made->made_here = true;
     made->failures_told = _disk.flushes_failed();
     made->allocated = how.thin ? 0 : how.clusters;
     made->replace_layout(std::move(l)).reset();
@@ -324,7 +325,8 @@ result<> store::needed_by_the_damaged(const blob_state& b) const {
                                             clone->id, clone->damage));
     }
     const bool snapshot = (b.record.flags.data_read_only & format::data_ro_flag::read_only) != 0;
-    if (!snapshot || b.parent_unknown) return {};
+    // Whom nobody can see has been on the media since before the load, and so has its parent.
+    if (!snapshot || b.parent_unknown || b.made_here) return {};
     for (const auto& [id, other] : _blobs) {
         if (!other->parent_unknown) continue;
         return fail(errc::busy, fmt::format("blob 0x{:x}, which is set aside ({}), may be a clone of snapshot 0x{:x}: "

@@ -53,6 +53,7 @@ task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) 
     if (!clone.record.uses_extent_table) lay_out_runs(clone, *empty);
     co_await commit_both(*made, draft, origin, clone);  // COMMIT POINT
 
+    made->made_here = true;
     made->allocated = std::exchange(origin.allocated, 0);
     made->slot.store(origin.current.get(), std::memory_order_release);  // first what `empty` points to
     made->current = origin.replace_layout(std::move(empty));
@@ -144,6 +145,7 @@ task<blob_id> store::clone(blob_ref& ref, std::vector<format::xattr> xattrs) {
     empty->below = &below.slot;
     co_await commit(*made, r);
     made->replace_layout(std::move(empty)).reset();
+    made->made_here = true;
     made->failures_told = _disk.flushes_failed();
     made->parent = &below;
     below.clones.push_back(made.get());
