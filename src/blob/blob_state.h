@@ -9,6 +9,7 @@
 
 #include "bdev/registry.h"
 #include "blob/cluster_map.h"
+#include "blob/extent_table.h"
 #include "blob/format/record.h"
 #include "thread/sync.h"
 
@@ -47,16 +48,16 @@ struct blob_state {
     std::atomic<bool> unsaved{false};  // clusters are mapped in memory and not yet on the media
 
     // --- as on disk, or as the next commit makes it
-    format::blob_record record;          // extent_pages and runs are made from what follows when it is written
-    std::vector<uint32_t> extent_pages;  // by index; 0: none
-    std::unique_ptr<layout> current;     // what slot points to
-    uint64_t allocated = 0;              // clusters of its own
-    blob_state* parent = nullptr;        // the snapshot below
+    format::blob_record record;  // extent_pages and runs are made from what follows when it is written
+    extent_table extent_pages;
+    std::unique_ptr<layout> current;  // what slot points to
+    uint64_t allocated = 0;           // clusters of its own
+    blob_state* parent = nullptr;     // the snapshot below
     std::vector<blob_state*> clones;
     std::string damage;           // not empty: set aside, and why
     bool parent_unknown = false;  // set aside, and what would name its parent cannot be read
-
     bool made_here = false;       // since the store was loaded
+
     unsigned opens = 0;
     bool busy = false;               // a long operation works on it; others get errc::busy
     bool going = false;              // ... which removes it: nobody opens it

@@ -192,9 +192,7 @@ void store::free_clusters_of(const blob_state& b, uint64_t from, uint64_t to, cl
 
 // The root page last: another blob gets the same id then.
 void store::free_pages_of(const blob_state& b) noexcept {
-    for (uint32_t page : b.extent_pages) {
-        if (page != 0) _space.free_page(page);
-    }
+    for (uint32_t page : b.extent_pages) _space.free_page(page);
     for (uint32_t page : b.record.pages | std::views::reverse) _space.free_page(page);
 }
 
@@ -348,7 +346,7 @@ task<> store::remove_damaged(blob_state& b) {
     co_await needed_by_the_damaged(b);
     const uint32_t root = format::root_page_of(b.id);
     for (const auto& [id, other] : _blobs) {
-        auto has = [&](const std::vector<uint32_t>& pages) { return std::ranges::find(pages, root) != pages.end(); };
+        auto has = [&](const auto& pages) { return std::ranges::find(pages, root) != pages.end(); };
         if (id != b.id && (has(other->record.pages) || has(other->extent_pages))) {
             co_await fail(errc::io,
                           fmt::format("blob 0x{:x} is set aside and begins in a page of blob 0x{:x}", b.id, id));
@@ -370,9 +368,7 @@ void store::free_what_nobody_claims(const blob_state& b) {
     bool anybody_damaged = !_unreadable.of_nobody_known.empty();  // there may be blobs that nobody has seen
     for (const auto& [id, other] : _blobs) {
         for (uint32_t p : other->record.pages) pages.set(p);
-        for (uint32_t p : other->extent_pages) {
-            if (p != 0) pages.set(p);
-        }
+        for (uint32_t p : other->extent_pages) pages.set(p);
         const layout& l = *other->current;
         for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) clusters.set(l.at(i));
         for (uint32_t c : other->leaving) clusters.set(c);
@@ -389,9 +385,7 @@ void store::free_what_nobody_claims(const blob_state& b) {
         if (c != no_cluster && clusters.set(c) && _space.cluster_used(c)) _space.free_cluster(c);
     };
     for (uint32_t p : b.record.pages) free_page(p);
-    for (uint32_t p : b.extent_pages) {
-        if (p != 0) free_page(p);
-    }
+    for (uint32_t p : b.extent_pages) free_page(p);
     const layout& its = *b.current;
     for (uint64_t i = its.next(0); i < its.size; i = its.next(i + 1)) free_cluster(its.at(i));
     if (!anybody_damaged) {

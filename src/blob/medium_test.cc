@@ -165,7 +165,7 @@ struct crashed_store {
             b.close();
             const blob_state& v = *s->find(victim);
             for (uint32_t p : v.record.pages) pages.push_back(p);
-            extent_pages = v.extent_pages;
+            extent_pages.assign(v.extent_pages.begin(), v.extent_pages.end());
             for (uint64_t i = 0; i < 3; ++i) clusters.push_back(v.current->at(i));
             for (uint64_t i = 0; i < 2; ++i) clusters_of_third.push_back(s->find(third)->current->at(i));
             co_await s->abandon();

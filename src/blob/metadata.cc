@@ -39,7 +39,7 @@ format::page_bytes store::extent_page(const blob_state& b, uint64_t index, std::
 result<> store::add_extent_page(revision& r, uint64_t index, std::vector<uint32_t> clusters) {
     auto page = take_page(r, 1);  // in an extent table 0 is no page
     if (!page) return fail(std::move(page).error());
-    r.extent_pages[index] = *page;
+    r.extent_pages.set(index, *page);
     r.fresh.push_back({*page, format::encode_extent_page({.id = r.record.id,
                                                           .first_cluster = static_cast<uint32_t>(index * per_page),
                                                           .clusters = std::move(clusters)})});
@@ -71,9 +71,7 @@ task<> store::commit(blob_state& b, revision& r) {
 task<> store::prepare(revision& r) {
     format::blob_record& next = r.record;
     next.extent_pages.clear();
-    if (next.uses_extent_table) {
-        for (uint32_t page : r.extent_pages) format::append(next.extent_pages, page);
-    }
+    if (next.uses_extent_table) next.extent_pages = r.extent_pages.runs();
     next.stamp = next_stamp();
     std::size_t pages = co_await format::chain_length(next);
     next.pages.assign(1, format::root_page_of(next.id));
@@ -86,9 +84,9 @@ task<> store::prepare(revision& r) {
 
 void store::adopt(blob_state& b, revision& r) noexcept {
     for (std::size_t i = 1; i < b.record.pages.size(); ++i) _space.free_page(b.record.pages[i]);
-    for (std::size_t i = 0; i < b.extent_pages.size(); ++i) {
-        bool still = i < r.extent_pages.size() && r.extent_pages[i] == b.extent_pages[i];
-        if (b.extent_pages[i] != 0 && !still && !r.hands_over) _space.free_page(b.extent_pages[i]);
+    const extent_table& its = b.extent_pages;
+    for (uint64_t i = its.next(0); i < its.size() && !r.hands_over; i = its.next(i + 1)) {
+        if (r.extent_pages[i] != its[i]) _space.free_page(its[i]);
     }
     b.record = std::move(r.record);
     b.extent_pages = std::move(r.extent_pages);

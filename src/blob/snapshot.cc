@@ -47,7 +47,7 @@ task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) 
     clone.record.flags.invalid &= ~format::invalid_flag::external_snapshot;
     clone.record.internal_xattrs.erase(format::xattr_external_parent);
     clone.record.internal_xattrs.set(format::xattr_parent, text_of(id));
-    std::ranges::fill(clone.extent_pages, 0u);
+    clone.extent_pages.forget_pages();
     auto empty = co_await layout::make(origin.current->size);
     empty->below = &made->slot;
     if (!clone.record.uses_extent_table) lay_out_runs(clone, *empty);
@@ -186,9 +186,9 @@ result<> store::merge_extents(revision& r, const blob_state& clone, const blob_s
     for (uint64_t i = 0; i < clone.extent_pages.size(); ++i) {
         auto contents = extents_of(merged, i, merged.size);
         if (contents == extents_of(*clone.current, i, merged.size)) continue;
-        bool has = i < snapshot.extent_pages.size() && snapshot.extent_pages[i] != 0;
-        if (has && contents == extents_of(*snapshot.current, i, snapshot.current->size)) {
-            r.extent_pages[i] = snapshot.extent_pages[i];
+        const uint32_t its = snapshot.extent_pages[i];
+        if (its != extent_table::none && contents == extents_of(*snapshot.current, i, snapshot.current->size)) {
+            r.extent_pages.set(i, its);
         } else {
             VARVE_TRY(add_extent_page(r, i, std::move(contents)));
         }
@@ -247,13 +247,12 @@ task<> store::take_over(blob_state& clone, blob_state& snapshot, remains* left) 
     retire(std::move(node.mapped()));
 }
 
-store::stale_root store::left_of(const blob_state& snapshot, const layout& merged,
-                                 const std::vector<uint32_t>& extent_pages) {
+store::stale_root store::left_of(const blob_state& snapshot, const layout& merged, const extent_table& extent_pages) {
     stale_root left{.pages = snapshot.record.pages, .clusters = snapshot.leaving};
     left.clusters.insert(left.clusters.end(), snapshot.departed.begin(), snapshot.departed.end());
-    for (std::size_t i = 0; i < snapshot.extent_pages.size(); ++i) {
-        uint32_t page = snapshot.extent_pages[i];
-        if (page != 0 && (i >= extent_pages.size() || extent_pages[i] != page)) left.pages.push_back(page);
+    const extent_table& old = snapshot.extent_pages;
+    for (uint64_t i = old.next(0); i < old.size(); i = old.next(i + 1)) {
+        if (extent_pages[i] != old[i]) left.pages.push_back(old[i]);
     }
     const layout& its = *snapshot.current;
     for (uint64_t i = its.next(0); i < its.size; i = its.next(i + 1)) {

@@ -239,10 +239,10 @@ class store {
     task<> write_new_store();
     void adopt_area();
     uint32_t next_stamp() noexcept { return ++_stamp == 0 ? ++_stamp : _stamp; }
-
-    // Before anything is changed: the area can be relied upon and the super block says that the store is in use.
     // The latest there was when the masks on disk were exact; 0: nobody knows, or it is too long ago.
     uint32_t stamp_of_masks() const noexcept;
+
+    // Before anything is changed: the area can be relied upon and the super block says that the store is in use.
     task<> begin_change();
     task<> write_super(format::super_block next);
     task<> put_super(const format::page_bytes& bytes);
@@ -255,7 +255,7 @@ class store {
     struct revision {
         explicit revision(store& s) : mine(s._space), since(s._disk.flushes_failed()) {}
         format::blob_record record;
-        std::vector<uint32_t> extent_pages;
+        extent_table extent_pages;
         std::vector<page_write> fresh;  // to be written before
         std::vector<page_write> also;   // to be committed with the root
         taken mine;                     // pages and clusters that are not the blob's yet
@@ -321,8 +321,7 @@ class store {
         std::vector<uint32_t> pages, clusters;
     };
     // What a snapshot has that did not become its clone's.
-    static stale_root left_of(const blob_state& snapshot, const layout& merged,
-                              const std::vector<uint32_t>& extent_pages);
+    static stale_root left_of(const blob_state& snapshot, const layout& merged, const extent_table& extent_pages);
     // Never fails: while the root page cannot be cleared, nothing else is changed (begin_change). What it names may be
     // the clone's as well; if that gave a page to others, a load would take them for damaged. Gives the clusters that
     // are nobody's now and not free yet.

@@ -22,9 +22,7 @@ struct loader::named {
     explicit named(const format::geometry& g) : pages(g.md.count), clusters(g.cluster_count) {}
     void add(const blob_state& b) {
         for (uint32_t p : b.record.pages) pages.set(p);
-        for (uint32_t p : b.extent_pages) {
-            if (p != 0) pages.set(p);
-        }
+        for (uint32_t p : b.extent_pages) pages.set(p);
         const layout& l = *b.current;
         for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) clusters.set(l.at(i));
     }
@@ -42,9 +40,9 @@ format::bit_mask loader::pages_named() const { return named_by_all().pages; }
 task<> loader::find_blobs() {
     _s._blobs.clear();
     _guessed.clear();
-    forget_the_deleted();
     _old_roots.clear();
     _owners_unknown = false;
+    forget_the_deleted();
     _extent_page_users.assign(_g.md.count, 0);
     _cluster_users.clear();
     std::vector<std::unique_ptr<blob_state>> unmarked;
@@ -79,6 +77,8 @@ task<> loader::find_blobs() {
         _old_roots.push_back(format::root_page_of(b->id));
         if (++turn % pages_at_once == 0) co_await yield();
     }
+}
+
 void loader::forget_the_deleted() {
     if (_clean) return;
     const auto& extension = _s._super.extension;
@@ -93,8 +93,6 @@ void loader::forget_the_deleted() {
         _pages[p].reset();
         _old_roots.push_back(p);
     }
-}
-
 }
 
 // That a blob begins there is said by one bit alone: the page is clear, and a mask has it as free.
@@ -204,7 +202,7 @@ std::unique_ptr<layout> loader::claims_of(blob_state& b) {
     }
     for (const format::extent_page_run& run : b.record.extent_pages) {
         if (run.page == 0) continue;
-        b.extent_pages.push_back(run.page);
+        b.extent_pages.append(run.page);
         if (page(run.page) == nullptr) continue;
         step(per_page);
         if (_extent_page_users[run.page] >= users_max) {
@@ -295,10 +293,10 @@ std::optional<error> loader::decode_extents(blob_state& b, layout& l) {
     for (const format::extent_page_run& run : b.record.extent_pages) {
         const uint64_t room = pages - b.extent_pages.size();
         if (run.count > room) wrong = error(errc::bad_sequence, "its extent table is longer than it is");
-        b.extent_pages.insert(b.extent_pages.end(), std::min<uint64_t>(run.count, room), run.page);
+        b.extent_pages.append(run.page, std::min<uint64_t>(run.count, room));
     }
-    for (uint64_t index = 0; index < b.extent_pages.size(); ++index) {
-        if (b.extent_pages[index] == 0) continue;
+    const extent_table& its = b.extent_pages;
+    for (uint64_t index = its.next(0); index < its.size(); index = its.next(index + 1)) {
         std::optional<error> here;
         auto extent = decode_extent_page(b, index, here);
         if (!extent) here = std::move(extent).error();

@@ -45,7 +45,7 @@ struct loader::census {
             visit(
                 *b, [&](uint32_t c) { note(_cluster_of, _clusters, c, *b); },
                 [&](uint32_t p) { note(_page_of, _pages, p, *b); });
-            l.step(1 + b->extent_pages.size() + b->allocated);
+            l.step(1 + b->extent_pages.pages() + b->allocated);
         }
     }
     bool others_have_of(const blob_state& b) const {
@@ -59,9 +59,7 @@ struct loader::census {
   private:
     template <class Cluster, class Page>
     static void visit(const blob_state& b, Cluster cluster, Page page) {
-        for (uint32_t p : b.extent_pages) {
-            if (p != 0) page(p);
-        }
+        for (uint32_t p : b.extent_pages) page(p);
         const layout& l = *b.current;
         for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) cluster(l.at(i));
     }
@@ -132,9 +130,7 @@ void loader::drop(const std::set<blob_id>& dropped) {
         const blob_state& b = *found->second;
         _to_clear.push_back(format::root_page_of(id));
         for (uint32_t p : b.record.pages) _dropped_pages.push_back(p);
-        for (uint32_t p : b.extent_pages) {
-            if (p != 0) _dropped_pages.push_back(p);
-        }
+        for (uint32_t p : b.extent_pages) _dropped_pages.push_back(p);
         _s._blobs.erase(found);
     }
 }

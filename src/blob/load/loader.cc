@@ -185,7 +185,7 @@ task<> loader::claim(blob_state& b) {
         if (take(_page_owner, p, "page")) _s._space.claim_page(p);
     }
     for (uint32_t p : b.extent_pages) {
-        if (p != 0 && take(_page_owner, p, "page")) _s._space.claim_page(p);
+        if (take(_page_owner, p, "page")) _s._space.claim_page(p);
     }
     const layout& l = *b.current;
     for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) {

@@ -55,15 +55,11 @@ std::string store::trouble() const {
 task<> store::make_readable(const blob_state& gone) {
     if (_unreadable.of_blobs.empty()) co_return;
     std::set<uint32_t> mine(gone.record.pages.begin(), gone.record.pages.end());
-    for (uint32_t p : gone.extent_pages) {
-        if (p != 0) mine.insert(p);
-    }
+    for (uint32_t p : gone.extent_pages) mine.insert(p);
     for (const auto& [id, other] : _blobs) {
         if (other.get() == &gone) continue;
         for (uint32_t p : other->record.pages) mine.erase(p);
-        for (uint32_t p : other->extent_pages) {
-            if (p != 0) mine.erase(p);
-        }
+        for (uint32_t p : other->extent_pages) mine.erase(p);
     }
     env::buffer memory = co_await _disk.memory(_super.layout.md_page_size);
     for (uint32_t p : mine) {

@@ -124,9 +124,8 @@ task<> online_check::look_at_chain(const blob_state& b) {
 }
 
 task<> online_check::look_at_extents(const blob_state& b) {
-    for (std::size_t i = 0; i < b.extent_pages.size(); ++i) {
+    for (uint64_t i = b.extent_pages.next(0); i < b.extent_pages.size(); i = b.extent_pages.next(i + 1)) {
         const uint32_t page = b.extent_pages[i];
-        if (page == 0) continue;
         const auto wanted = store::extents_of(*b.current, i, b.current->size);
         format::page_bytes bytes;
         auto outcome = co_await read_page(page, bytes);
