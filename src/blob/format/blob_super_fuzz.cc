@@ -1,12 +1,13 @@
-// Fuzzes what is at the front of a store: super block and masks. The first byte says how large the device is, and
-// whether the checksums are to be made right; a decoded super block must encode to one that decodes the same, with a
-// geometry whose numbers can be used unchecked.
+// Fuzzes what is at the front of a store: super block, its copy, and masks. The first byte says how large the device
+// is, and whether the checksums are to be made right; a decoded super block must encode to one that decodes the same,
+// with a geometry whose numbers can be used unchecked.
 #include <algorithm>
 #include <cstring>
 
 #include "accel/crc32c.h"
 #include "blob/format/mask.h"
-#include "blob/format/super.h"
+#include "blob/format/page.h"
+#include "blob/format/super_copy.h"
 #include "util/assert.h"
 
 namespace varve::blob::format {
@@ -36,6 +37,27 @@ void check_super(page_view page, const device_shape& device) {
     VARVE_ASSERT(encode_super(*back) == again);
 }
 
+// Of a super block that decodes a copy can be made, and of the copy a super block that says the same.
+void check_copy(page_view page, const device_shape& device) {
+    if (auto copy = decode_super_copy(page, device)) {
+        check_geometry(copy->super.layout, device);
+        VARVE_ASSERT(copy->super.extension->copy_page == copy->own_page);
+    }
+    auto s = decode_super(page, device);
+    if (!s) return;
+    if (!s->extension) s->extension.emplace();
+    if (s->layout.md.count < 2) return;
+    if (s->extension->copy_page == 0) s->extension->copy_page = s->extension->double_write.holds(1) ? 0 : 1;
+    if (s->extension->copy_page == 0) return;
+    const page_bytes made = encode_super_copy(*s);
+    VARVE_ASSERT(says_the_same(made, *s) && look_at(made, 1).content == page_content::super_copy);
+    auto copy = decode_super_copy(made, device);
+    VARVE_ASSERT(copy && !copy->super.clean && copy->super.super_blob == s->super_blob && copy->super.type == s->type);
+    VARVE_ASSERT(copy->super.layout.md.first == s->layout.md.first && encode_super_copy(copy->super) == made);
+    auto back = decode_super(encode_super(copy->super), device);
+    VARVE_ASSERT(back && back->origin == super_origin::whole && says_the_same(made, *back));
+}
+
 void check_mask(std::span<const std::byte> bytes, uint32_t bits) {
     for (auto type : {mask_type::used_pages, mask_type::used_clusters, mask_type::used_blobids}) {
         auto mask = decode_mask(bytes, type, bits, true);
@@ -61,11 +83,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
         const varve::le32 crc = varve::accel::crc32c(std::span(page).first(508));
         std::memcpy(page.data() + 508, &crc, sizeof crc);
     }
-    if ((data[0] & 64) != 0) {
+    if ((data[0] & 128) != 0) {  // as a copy of a super block ends
+        const varve::le32 crc = ~varve::accel::crc32c(std::span(page).first(4092));
+        std::memcpy(page.data() + 4092, &crc, sizeof crc);
+    } else if ((data[0] & 64) != 0) {
         const varve::le32 crc = varve::accel::crc32c(std::span(page).first(4092));
         std::memcpy(page.data() + 4092, &crc, sizeof crc);
     }
     check_super(page, device);
+    check_copy(page, device);
     check_mask(bytes, data[0] * 5u);
     return 0;
 }

@@ -29,6 +29,11 @@ bool is_double_write_header(page_view page) noexcept {
     std::memcpy(&w, page.data(), sizeof w);
     return w.magic == double_write_magic && w.inverted_crc == ~crc_of(page);
 }
+bool is_super_copy(page_view page) noexcept {
+    super_copy_wire w;
+    std::memcpy(&w, page.data(), sizeof w);
+    return w.magic == super_copy_magic && w.inverted_crc == ~crc_of(page);
+}
 auto wrong(uint32_t number, std::string_view what) { return damaged(fmt::format("page {}: {}", number, what)); }
 
 }  // namespace
@@ -47,6 +52,8 @@ std::string_view name_of(page_content content) noexcept {
             return "extent page";
         case page_content::double_write:
             return "double-write header";
+        case page_content::super_copy:
+            return "copy of the super block";
         case page_content::elsewhere:
             return "first page of a blob whose place is elsewhere";
     }
@@ -70,6 +77,8 @@ glimpse look_at(page_view page, uint32_t number) noexcept {
     glimpse out{.content = page_content::damaged, .header = header_of(page)};
     if (is_double_write_header(page))
         out.content = page_content::double_write;
+    else if (is_super_copy(page))
+        out.content = page_content::super_copy;
     else if (!crc_right(page))
         out.content = page_content::damaged;
     else if (out.header.sequence != 0)

@@ -23,13 +23,14 @@ enum class page_content : uint8_t {
     continuation,  // a later page of some chain
     extents,       // an extent page: belongs to whoever's extent table names it
     double_write,  // header of a double-write slot
+    super_copy,    // a copy of the super block
     elsewhere,     // whole, but a first page with another page's id: an image in a double-write slot, or misplaced
 };
 std::string_view name_of(page_content content) noexcept;
 
 struct glimpse {
     page_content content = page_content::clear;
-    page_header header;  // of the last five: as read
+    page_header header;  // of the last six: as read
 };
 
 // What metadata page `number` is. Says nothing about whether it is in use.

@@ -60,6 +60,7 @@ std::optional<super_extension> decode_extension(const super_block_wire& w, const
     if (area.slots != 0 && area.per_slot >= 2 && area.per_slot - 1 <= int{double_write_images_max} &&
         range_inside(area.first, area.page_count(), g.md.count))
         out.double_write = area;
+    if (g.has_md_page(e.super_copy) && !out.double_write.holds(e.super_copy)) out.copy_page = e.super_copy;
     return out;
 }
 
@@ -76,46 +77,18 @@ void encode_extension(const super_extension& in, super_block_wire& w) noexcept {
     e.double_write_per_slot = in.double_write.per_slot;
     e.next_stamp = in.next_stamp;
     e.masks_stamp = in.masks_stamp;
+    e.super_copy = in.copy_page;
     std::memcpy(w.extension, &e, sizeof e);
     e.sector_crc = crc_of_sector(w);
     std::memcpy(w.extension, &e, sizeof e);
 }
 
-}  // namespace
-
-std::string super_block::type_text() const {
-    std::string text;
-    for (char c : type) {
-        if (c == 0) break;
-        text += c >= ' ' && c <= '~' ? c : '.';
-    }
-    return text;
-}
-
-bool looks_like_super(page_view page) noexcept {
-    return std::memcmp(page.data(), super_signature.data(), super_signature.size()) == 0;
-}
-
-result<super_block> decode_super(page_view page, const device_shape& device) {
-    super_block out;
-    std::copy(page.begin(), page.end(), out.raw.begin());
-    auto w = std::bit_cast<super_block_wire>(out.raw);
-    auto origin = judge(w);
-    if (!origin) {
-        auto mended = without_flipped_bit(page);
-        if (mended && looks_like_super(*mended)) {
-            out.flipped = true;
-            out.raw = *mended;
-            w = std::bit_cast<super_block_wire>(out.raw);
-            origin = judge(w);
-        }
-    }
-    if (!looks_like_super(out.raw)) return damaged("super block: its signature is not SPDKBLOB");
-    if (!origin) return std::unexpected(std::move(origin).error());
+// What the bytes say, out.raw being what they are to be kept as.
+result<super_block> understood(super_block out, const device_shape& device) {
+    const auto w = std::bit_cast<super_block_wire>(out.raw);
     if (w.version < version_min || w.version > version_max)
         return fail(errc::unsupported, fmt::format("super block: version is {}, known are {} to {}", w.version.get(),
                                                    version_min, version_max));
-    out.origin = *origin;
     out.version = w.version;
     out.clean = w.clean != 0 && out.origin != super_origin::clean_flag_torn && !out.flipped;
     out.super_blob = w.super_blob;
@@ -135,6 +108,51 @@ result<super_block> decode_super(page_view page, const device_shape& device) {
     out.layout = *layout;
     out.extension = decode_extension(w, out.layout);
     return out;
+}
+
+}  // namespace
+
+std::string super_block::type_text() const {
+    std::string text;
+    for (char c : type) {
+        if (c == 0) break;
+        text += c >= ' ' && c <= '~' ? c : '.';
+    }
+    return text;
+}
+
+bool looks_like_super(page_view page) noexcept {
+    return std::memcmp(page.data(), super_signature.data(), super_signature.size()) == 0;
+}
+
+bool super_crc_right(page_view page) noexcept {
+    super_block_wire w;
+    std::memcpy(&w, page.data(), sizeof w);
+    return crc_of_page(w) == w.crc;
+}
+
+result<super_block> decode_super_unchecked(page_view page, const device_shape& device) {
+    super_block out;
+    std::copy(page.begin(), page.end(), out.raw.begin());
+    return understood(std::move(out), device);
+}
+
+result<super_block> decode_super(page_view page, const device_shape& device) {
+    super_block out;
+    std::copy(page.begin(), page.end(), out.raw.begin());
+    auto origin = judge(std::bit_cast<super_block_wire>(out.raw));
+    if (!origin) {
+        auto mended = without_flipped_bit(page);
+        if (mended && looks_like_super(*mended)) {
+            out.flipped = true;
+            out.raw = *mended;
+            origin = judge(std::bit_cast<super_block_wire>(out.raw));
+        }
+    }
+    if (!looks_like_super(out.raw)) return damaged("super block: its signature is not SPDKBLOB");
+    if (!origin) return std::unexpected(std::move(origin).error());
+    out.origin = *origin;
+    return understood(std::move(out), device);
 }
 
 page_bytes encode_super(const super_block& s) {

@@ -32,6 +32,12 @@ struct super_extension {
     double_write_area double_write;
     uint32_t next_stamp = 0;   // see record.h; true only in a clean store
     uint32_t masks_stamp = 0;  // the latest in use when the masks were exact; 0: not known
+    uint32_t copy_page = 0;    // see super_copy.h; 0: there is none
+
+    // Metadata pages that are in no chain: of the area, and the copy.
+    bool holds(uint32_t page) const noexcept {
+        return double_write.holds(page) || (copy_page != 0 && page == copy_page);
+    }
 };
 
 enum class super_origin : uint8_t {
@@ -61,8 +67,14 @@ struct super_block {
 // version this code does not know.
 result<super_block> decode_super(page_view page, const device_shape& device);
 
+// The same without asking checksums: for bytes that others vouch for. A broken seal makes it no foreign one.
+result<super_block> decode_super_unchecked(page_view page, const device_shape& device);
+
 // True when the page begins with the signature, whatever the rest is: "there is a store, perhaps a damaged one".
 bool looks_like_super(page_view page) noexcept;
+
+// Its checksum is right: it says what its writer wanted, be that possible or not.
+bool super_crc_right(page_view page) noexcept;
 
 // The bytes of `s`, sealed when it has an extension. Only the first sector and the CRC in the last differ from s.raw.
 page_bytes encode_super(const super_block& s);

@@ -71,12 +71,13 @@ struct super_extension_wire {
     le16 double_write_per_slot;  // pages of one slot, its header page included
     le32 next_stamp;             // when clean: the stamp of the next chain written
     le32 masks_stamp;            // the latest in use when the masks were exact; 0: not known
-    uint8_t reserved56[68];
+    le32 super_copy;             // metadata page; 0: there is none
+    uint8_t reserved60[64];
     le32 sector_crc;  // of bytes 0..507 of the super block
 };
 static_assert(sizeof(super_extension_wire) == 128 && alignof(super_extension_wire) == 1);
 static_assert(offsetof(super_extension_wire, store_uuid) == 16 && offsetof(super_extension_wire, next_stamp) == 48);
-static_assert(offsetof(super_extension_wire, masks_stamp) == 52);
+static_assert(offsetof(super_extension_wire, masks_stamp) == 52 && offsetof(super_extension_wire, super_copy) == 56);
 static_assert(offsetof(super_extension_wire, sector_crc) == 124);
 
 // ---- Masks (section 3) ----
@@ -220,5 +221,31 @@ namespace double_write_flag {
 // The batch counts as committed once it is whole here: replay all of it. Without it images mend torn pages only.
 constexpr uint32_t redo = 1;
 }  // namespace double_write_flag
+
+// ---- A copy of the super block (section 7.5), ours ----
+
+constexpr uint64_t super_copy_magic = 0x5055'5345'5652'4156;  // "VARVESUP"; no blob id
+constexpr uint16_t super_copy_version = 1;
+constexpr std::size_t first_sector = 512;
+
+struct super_copy_wire {
+    le64 magic;                // the first four as in a double-write header
+    le32 not_in_chain;         // all ones
+    le32 stamp;                // 0
+    uint8_t no_descriptor[8];  // 0
+    le16 version;
+    le16 length;  // of the sector
+    le32 own_page;
+    le64 sequence;  // of the super block
+    uint8_t store_uuid[16];
+    uint8_t reserved56[8];
+    uint8_t sector[first_sector];  // of the super block, without what changes all the time
+    uint8_t reserved576[3512];
+    le32 next;          // no_page
+    le32 inverted_crc;  // as in a double-write header
+};
+static_assert(sizeof(super_copy_wire) == page_size && alignof(super_copy_wire) == 1);
+static_assert(offsetof(super_copy_wire, own_page) == 28 && offsetof(super_copy_wire, sector) == 64);
+static_assert(offsetof(super_copy_wire, next) == offsetof(md_page_wire, next));
 
 }  // namespace varve::blob::format
