@@ -377,9 +377,8 @@ void store::free_what_nobody_claims(const blob_state& b) {
     }
     // Each is freed once, however often it is named.
     auto free_page = [&](uint32_t p) {
-        const bool of_area =
-            _super.extension && _super.extension->double_write.exists() && _super.extension->double_write.holds(p);
-        if (pages.set(p) && !of_area && _space.page_used(p)) _space.free_page(p);
+        const bool ours = _super.extension && _super.extension->holds(p);
+        if (pages.set(p) && !ours && _space.page_used(p)) _space.free_page(p);
     };
     auto free_cluster = [&](uint32_t c) {
         if (c != no_cluster && clusters.set(c) && _space.cluster_used(c)) _space.free_cluster(c);

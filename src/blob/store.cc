@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "blob/format/super_copy.h"
 #include "env/system.h"
 #include "thread/awaits.h"
 #include "thread/runtime.h"
@@ -13,7 +14,6 @@ namespace varve::blob {
 
 namespace {
 
-constexpr uint16_t area_pages_wanted = 65;
 constexpr uint32_t stamps_compared_max = uint32_t{1} << 30;
 
 }  // namespace
@@ -62,6 +62,7 @@ task<> store::write_new_store() {
     co_await _disk.zero(g.md_page_size, uint64_t{g.md.first + g.md.count - 1} * g.md_page_size);
     _super.extension.emplace().store = _devices.world().make_uuid();
     adopt_area();
+    adopt_copy_page();
     co_await write_masks();
     co_await _disk.flush();
     co_await write_super(_super);
@@ -69,18 +70,28 @@ task<> store::write_new_store() {
         std::make_unique<committer>(_disk, _super.layout, _super.extension->store, _super.extension->double_write, 0);
 }
 
-void store::adopt_area() {
+format::bit_mask store::pages_used() const {
     format::bit_mask used(_space.page_count());
     for (uint32_t p = 0; p < _space.page_count(); ++p) {
         if (_space.page_used(p)) used.set(p);
     }
-    // Not more than an eighth of the metadata.
-    auto pages = static_cast<uint16_t>(std::min<uint32_t>(area_pages_wanted, _space.page_count() / 8));
+    return used;
+}
+
+void store::adopt_area() {
+    const uint16_t pages = format::area_pages(_space.page_count());
     if (pages < committer::per_slot_least) return;
-    auto area = format::place_double_write(used, 1, pages);
+    auto area = format::place_double_write(pages_used(), 1, pages);
     if (!area) return;
     for (uint32_t p = 0; p < area->page_count(); ++p) _space.claim_page(area->first + p);
     _super.extension->double_write = *area;
+}
+
+void store::adopt_copy_page() {
+    const auto page = format::place_super_copy(pages_used());
+    if (page) _space.claim_page(*page);
+    _super.extension->copy_page = page.value_or(0);
+    _copy = {};
 }
 
 // --- the super block and the masks
@@ -92,6 +103,19 @@ task<> store::put_super(const format::page_bytes& bytes) {
     co_await _disk.flush();
 }
 
+// Before the super block that says the same: one of both is whole at any time, and the copy never knows less. When it
+// fails, the store has one copy less until the next super block is written.
+task<> store::put_copy(const format::super_block& s) {
+    if (!s.extension || s.extension->copy_page == 0 || format::says_the_same(_copy, s)) co_return;
+    env::buffer memory = co_await _disk.memory(_super.layout.md_page_size);
+    const format::page_bytes bytes = format::encode_super_copy(s);
+    std::memcpy(memory.data(), bytes.data(), bytes.size());
+    _copy = {};
+    co_await _disk.write(_super.layout.offset_of_md_page(s.extension->copy_page), memory.bytes());
+    co_await _disk.flush();
+    _copy = bytes;
+}
+
 // When it fails, the old one is put back; while that fails, too, nothing is changed (begin_change).
 task<> store::write_super(format::super_block next) {
     if (next.extension) {
@@ -99,6 +123,7 @@ task<> store::write_super(format::super_block next) {
         next.extension->next_stamp = _stamp;
     }
     next.raw = format::encode_super(next);
+    co_await as_result(put_copy(next));
     result<> outcome = co_await as_result(put_super(next.raw));
     if (!outcome) {
         _super_unsure = !co_await as_result(put_super(_super.raw));
@@ -109,10 +134,8 @@ task<> store::write_super(format::super_block next) {
 
 task<> store::write_masks() {
     const format::geometry& g = _super.layout;
-    format::bit_mask pages(g.md.count), ids(g.md.count), clusters(g.cluster_count);
-    for (uint32_t p = 0; p < g.md.count; ++p) {
-        if (_space.page_used(p)) pages.set(p);
-    }
+    const format::bit_mask pages = pages_used();
+    format::bit_mask ids(g.md.count), clusters(g.cluster_count);
     for (const auto& [id, b] : _blobs) ids.set(format::root_page_of(id));
     for (uint32_t c = 0; c < g.cluster_count; ++c) {
         if (_space.cluster_used(c)) clusters.set(c);
@@ -210,6 +233,15 @@ task<> store::abandon() {
     co_await _tasks.close();
     if (_commits) co_await _commits->stop();
     co_await end_externals();
+}
+
+// The copy first: without it a store goes on.
+task<> store::wipe() {
+    const format::geometry& g = _super.layout;
+    const uint32_t copy = _super.extension ? _super.extension->copy_page : 0;
+    if (copy != 0) co_await _disk.zero(g.offset_of_md_page(copy), g.md_page_size);
+    co_await _disk.zero(0, g.md_page_size);
+    co_await _disk.flush();
 }
 
 // --- what all use

@@ -121,6 +121,8 @@ class store {
     task<> unload();
     // Stops without writing anything: the device has gone, or a crash is being played. Nothing is open any more.
     task<> abandon();
+    // After abandon(): nothing on the device says any more that there was a store.
+    task<> wipe();
     // Of a store that was abandoned, and is none any more on the device: what it had, and what was not clear.
     task<> unmap_all(jobs::job& progress);
 
@@ -238,6 +240,8 @@ class store {
 
     task<> write_new_store();
     void adopt_area();
+    void adopt_copy_page();
+    format::bit_mask pages_used() const;
     uint32_t next_stamp() noexcept { return ++_stamp == 0 ? ++_stamp : _stamp; }
     // The latest there was when the masks on disk were exact; 0: nobody knows, or it is too long ago.
     uint32_t stamp_of_masks() const noexcept;
@@ -246,6 +250,7 @@ class store {
     task<> begin_change();
     task<> write_super(format::super_block next);
     task<> put_super(const format::page_bytes& bytes);
+    task<> put_copy(const format::super_block& s);
     task<> write_masks();
 
     result<operation> begin_on(blob_state& b);
@@ -445,8 +450,9 @@ class store {
         bool any() const noexcept { return mask || !of_blobs.empty() || !of_nobody_known.empty(); }
     } _unreadable;
     bool _super_unsure = false;   // what is on disk may not be _super
-    bool _area_is_new = false;    // the super block, or the mask of used pages, does not know of it
+    bool _area_is_new = false;    // the super block, or the mask of used pages, does not know of it or of the copy
     bool _masks_doubted = false;  // those on disk are not what was found
+    format::page_bytes _copy{};   // the copy of the super block as it is on the media; clear: nobody knows, or none
     mutex _super_lock;
     std::string _tied;
     bool _trimming = false;

@@ -59,7 +59,6 @@ inline task<std::string> describe(life& l, store& s) {
 // No cluster or page is lost or has two owners, and nothing had to be set aside.
 inline void expect_sound(const store& s) {
     std::set<uint32_t> clusters, pages;
-    const std::size_t area = s.super().extension ? s.super().extension->double_write.page_count() : 0;
     for (blob_id id : s.blobs()) {
         const blob_state& b = *s.find(id);
         EXPECT_FALSE(b.set_aside()) << b.damage;
@@ -81,8 +80,8 @@ inline void expect_sound(const store& s) {
     EXPECT_EQ(s.data_clusters() - s.free_clusters(), clusters.size()) << "clusters are lost";
     std::string lost;
     for (uint32_t p = 0; p < s.room().page_count(); ++p) {
-        bool in_area = area != 0 && s.super().extension->double_write.holds(p);
-        if (s.room().page_used(p) != (in_area || pages.contains(p))) lost += fmt::format(" {}", p);
+        bool ours = s.super().extension && s.super().extension->holds(p);
+        if (s.room().page_used(p) != (ours || pages.contains(p))) lost += fmt::format(" {}", p);
     }
     EXPECT_EQ(lost, "") << "pages are lost, or taken for free";
 }
@@ -103,7 +102,8 @@ inline std::string fsck(const env::sim::disk& on, bool unloaded) {
     for (const check::finding& f : check::examine(*evidence).findings) {
         using enum check::problem;
         bool of_a_crash = f.what == not_unloaded || f.what == half_made_snapshot || f.what == torn_write ||
-                          f.what == torn_super || f.what == unmarked || f.what == leaked || f.what == stale_root;
+                          f.what == torn_super || f.what == bad_copy || f.what == unmarked || f.what == leaked ||
+                          f.what == stale_root;
         if (unloaded || !of_a_crash) text += std::string(check::name_of(f.what)) + ": " + f.text + '\n';
     }
     return text;

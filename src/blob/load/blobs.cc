@@ -123,6 +123,9 @@ bool loader::masks_fit() const {
         const auto& area = _s._super.extension->double_write;
         if (_used_pages->all(area.first, area.page_count())) all.pages.set(area.first, area.page_count());
     }
+    if (_s._super.extension && _s._super.extension->copy_page != 0 && page(_s._super.extension->copy_page) != nullptr) {
+        all.pages.set(_s._super.extension->copy_page);
+    }
     all.clusters.set(0, _g.first_data_cluster);
     return all.pages == *_used_pages && all.clusters == *_used_clusters;
 }

@@ -14,6 +14,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "blob/check/search.h"
+#include "blob/format/super_copy.h"
 #include "env/system.h"
 #include "thread/awaits.h"
 
@@ -24,6 +26,7 @@ namespace {
 constexpr std::size_t piece_bytes = 256 * 1024;
 constexpr unsigned readers = 8;
 constexpr uint64_t claims_at_once = 65536;  // before others have their turn
+constexpr std::string_view lost_super = "; varve fsck --repair may find what it said";
 
 }  // namespace
 
@@ -36,7 +39,12 @@ task<std::unique_ptr<store>> store::load(bdev::registry& devices, bdev::descript
         disk on(devices, std::move(base));
         env::buffer memory = co_await on.memory(round_up(format::page_size, block));
         co_await on.read(0, memory.bytes());
-        super = co_await format::decode_super(memory.bytes().first<format::page_size>(), shape);
+        const auto page = memory.bytes().first<format::page_size>();
+        auto decoded = format::decode_super(page, shape);
+        if (!decoded && decoded.error().code() == errc::bad_sequence && check::is_mostly_super(page)) {
+            co_await fail(errc::bad_sequence, fmt::format("{}{}", decoded.error().message(), lost_super));
+        }
+        super = co_await std::move(decoded);
         base = std::move(on).close();
     }
     if (!how.type.empty() && super.type_text() != how.type) {
@@ -74,6 +82,7 @@ task<> loader::run() {
     std::erase_if(_dropped_pages, [this](uint32_t p) { return !_s._space.claim_page(p); });
     if (set_aside_clones_of_the_damaged() || _owners_unknown) keep_what_the_damaged_may_have();
     claim_area();
+    claim_copy();
     const auto& extension = *_s._super.extension;
     _s._commits = std::make_unique<committer>(_s._disk, _g, extension.store, extension.double_write, _s._round);
     find_old_roots();
@@ -236,6 +245,23 @@ void loader::claim_area() {
     extension->double_write = {};
     _s.adopt_area();
     _s._area_is_new = true;
+}
+
+// The page is the store's own when it holds a copy that was made for it and nobody has it; else another is taken, with
+// the store's first change. So is one that says something else written anew then.
+void loader::claim_copy() {
+    auto& extension = *_s._super.extension;
+    const uint32_t p = extension.copy_page;
+    const bool ours = p != 0 && _used_pages && _used_pages->test(p) && _page_owner[p] == nullptr &&
+                      page(p) != nullptr && format::is_copy_of(*page(p), extension.store, p) &&
+                      std::ranges::find(_dropped_pages, p) == _dropped_pages.end();
+    if (ours) {
+        _s._space.claim_page(p);  // or what damaged blobs may have was kept, and it with that
+        _s._copy = *page(p);
+    } else {
+        _s.adopt_copy_page();
+    }
+    if (extension.copy_page != 0 && !format::says_the_same(_s._copy, _s._super)) _s._area_is_new = true;
 }
 
 void loader::find_old_roots() {

@@ -49,6 +49,8 @@ class loader {
     named named_by_all() const;
     format::bit_mask pages_named() const;
     bool area_is_ours() const noexcept;
+    bool copy_is_ours() const noexcept;
+    bool is_ours(uint32_t first, uint32_t count) const noexcept;
     void judge_unreadable();
     bool masks_fit() const;
     bool is_alive(const blob_state& unmarked, const named& by_others) const;
@@ -71,6 +73,7 @@ class loader {
     void step(uint64_t n = 1) noexcept { _steps += n; }
     void keep_what_the_damaged_may_have();
     void claim_area();
+    void claim_copy();
     void find_old_roots();
     task<> tidy();
 

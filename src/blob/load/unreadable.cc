@@ -16,22 +16,30 @@ task<result<>> loader::read_patiently(uint64_t offset, std::span<std::byte> to) 
 // Whether the pages of the double-write area hold images, and are nobody's: varve wrote the super block last, and the
 // mask of used pages has them. SPDK would have written that mask, and so made it readable.
 bool loader::area_is_ours() const noexcept {
-    const format::super_block& super = _s._super;
-    if (!super.extension || !super.extension->double_write.exists()) return false;
-    if (super.origin != format::super_origin::whole && super.origin != format::super_origin::torn) return false;
-    const auto& area = super.extension->double_write;
-    return _used_pages ? _used_pages->all(area.first, area.page_count()) : _s._unreadable.mask;
+    const auto& extension = _s._super.extension;
+    return extension && extension->double_write.exists() &&
+           is_ours(extension->double_write.first, extension->double_write.page_count());
+}
+bool loader::copy_is_ours() const noexcept {
+    const auto& extension = _s._super.extension;
+    return extension && extension->copy_page != 0 && is_ours(extension->copy_page, 1);
+}
+bool loader::is_ours(uint32_t first, uint32_t count) const noexcept {
+    const format::super_origin origin = _s._super.origin;
+    if (origin != format::super_origin::whole && origin != format::super_origin::torn) return false;
+    return _used_pages ? _used_pages->all(first, count) : _s._unreadable.mask;
 }
 
 // A blob may have begun in a page that cannot be read, unless a chain or an extent table names it, or it lies in the
-// double-write area, or the masks of a store that was unloaded call it free.
+// double-write area or is to be the super block's copy, or the masks of a store that was unloaded call it free.
 void loader::judge_unreadable() {
     if (_unreadable.empty()) return;
     const format::bit_mask named = pages_named();
     for (const auto& [page, why] : _unreadable) {
         if (named.test(page)) {
             _s._unreadable.of_blobs.emplace(page, why);
-        } else if (area_is_ours() && _s._super.extension->double_write.holds(page)) {
+        } else if ((area_is_ours() && _s._super.extension->double_write.holds(page)) ||
+                   (copy_is_ours() && _s._super.extension->copy_page == page)) {
             continue;
         } else if (!_clean || _used_pages->test(page) || _used_ids->test(page)) {
             _s._unreadable.of_nobody_known.emplace(page, why);

@@ -331,8 +331,7 @@ task<> volumes::end(volume_store& s, ending how) {
     if (how == ending::unload) co_return co_await b.unload();
     co_await b.abandon();
     if (how == ending::abandon) co_return;
-    co_await b.base().zero(0, b.geometry().md_page_size);
-    co_await b.base().flush();  // COMMIT POINT
+    co_await b.wipe();  // COMMIT POINT
 }
 
 // A courtesy to the device, and no more: the base stays claimed meanwhile, so that nobody's new data is hit, and
