@@ -1,7 +1,8 @@
 // Fuzzes check and repair: a whole store is damaged as the input says (pokes of metadata pages, masks and super block,
-// with or without the checksum made right, pages moved over others, pages that cannot be read), checked, repaired and
-// checked again. It must never crash, the repair must leave a store that is loadable and in which nothing more can be
-// repaired, and must not write to clusters.
+// with or without the checksum made right, pages moved over others, pages that cannot be read, super blocks of which
+// little is left), checked, repaired and checked again. It must never crash, the repair must leave a store that is
+// loadable and in which nothing more can be repaired, and must not write to clusters. Whatever became of the super
+// block: while its copy and two masks are whole there is a store.
 #include "blob/check/report.h"
 #include "blob/check/test_store.h"
 #include "json/write.h"
@@ -29,7 +30,7 @@ void damage(test_store& s, input& in) {
     const uint8_t what = in.byte();
     const uint32_t page = in.byte() % s.layout().md.count;
     const uint32_t where = (in.byte() | uint32_t{in.byte()} << 8) % (format::page_size - 8);
-    switch (what % 6) {
+    switch (what % 8) {
         case 0:
             return s.poke(page, where, in.byte());
         case 1:
@@ -45,12 +46,23 @@ void damage(test_store& s, input& in) {
         case 5:
             s.poke(page, in.byte() % 160, le32(in.word() % 128));
             return;
+        case 6: {  // some sectors of the super block
+            const uint8_t sectors = in.byte();
+            const std::byte with{in.byte()};
+            for (std::size_t i = 0; i < 8; ++i)
+                if ((sectors >> i & 1) != 0) std::fill_n(s.bytes.begin() + static_cast<long>(i * 512), 512, with);
+            return;
+        }
+        case 7:  // a copy somewhere else, or of something else
+            s.put(page, s.get(test_store::copy));
+            if ((where & 1) != 0) s.at(page)[where] ^= std::byte{1};
+            return;
     }
 }
 
 // False: there was nothing to be done.
 bool repair(test_store& s, examine_options how) {
-    auto read = inspect(s);
+    auto read = inspect(s, {.search = true});
     if (!read) return false;
     auto found = examine(*read, how);
     const auto plan = plan_repair(*read, found);
@@ -75,6 +87,23 @@ bool repair(test_store& s, examine_options how) {
     return true;
 }
 
+// What a rebuilt super block must be, if the damage left that much.
+bool must_be_found(const test_store& now, const test_store& was) {
+    auto same = [&](uint64_t offset, std::size_t bytes) {
+        const auto at = static_cast<long>(offset);
+        return std::equal(now.bytes.begin() + at, now.bytes.begin() + at + static_cast<long>(bytes),
+                          was.bytes.begin() + at);
+    };
+    const auto& g = was.layout();
+    if (!now.bad_pages.empty() || !same(was.offset_of(test_store::copy), format::page_size)) return false;
+    if (!same(g.offset_of(g.page_mask), 5) || !same(g.offset_of(g.blobid_mask), 5)) return false;
+    std::size_t moved = 0;
+    for (uint32_t page = 0; page < g.md.count; ++page)
+        moved += format::look_at(now.get(page), page).content == format::page_content::elsewhere;
+    return moved <= 2 &&
+           format::look_at(now.get(test_store::thick), test_store::thick).content == format::page_content::root;
+}
+
 void check(test_store& s, examine_options how) {
     // What a repair takes from a blob because it cannot be read is given up by the next.
     int repairs = 0;
@@ -95,6 +124,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
     for (int unreadable = (how >> 2) % 8; unreadable > 0; --unreadable)
         s.bad_pages.push_back(s.offset_of(in.byte() % s.layout().md.count));
     while (!in.left.empty()) damage(s, in);
+    auto read = inspect(s, {.search = true});
+    const bool later = read && read->is_of_unknown_version();
+    VARVE_ASSERT(later || !must_be_found(s, (how & 1) != 0 ? clean : dirty) || (read && read->store() != nullptr));
     check(s, {.give_up_unreadable = (how & 2) != 0});
     return 0;
 }

@@ -1,5 +1,7 @@
 #include "blob/check/evidence.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace varve::blob::check {
@@ -11,7 +13,14 @@ evidence::evidence(const format::device_shape& device, format::page_view super_p
         _super = std::move(*decoded);
     else
         _why_none = decoded.error().message();
+    _unknown_version = !decoded && decoded.error().code() == errc::unsupported;
 }
+
+void evidence::take_super(format::super_block rebuilt, std::string from) {
+    _super = std::move(rebuilt);
+    _rebuilt_from = std::move(from);
+}
+void evidence::explain(std::string_view why_not_rebuilt) { _why_none += fmt::format("; {}", why_not_rebuilt); }
 
 void evidence::take_mask(format::mask_type type, std::span<const std::byte> bytes) {
     auto& mine = _masks[static_cast<std::size_t>(type)];

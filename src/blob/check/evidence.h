@@ -19,7 +19,13 @@ class evidence {
 
     const format::super_block* store() const noexcept { return _super ? &*_super : nullptr; }
     const format::geometry& layout() const noexcept { return _super->layout; }
+    // Also why there was none, when it was rebuilt.
     const std::string& why_no_store() const noexcept { return _why_none; }
+    // What store() is made of when it is not what super_page() says; empty: it is.
+    const std::string& rebuilt_from() const noexcept { return _rebuilt_from; }
+    bool is_of_unknown_version() const noexcept { return _unknown_version; }
+    void take_super(format::super_block rebuilt, std::string from);
+    void explain(std::string_view why_not_rebuilt);  // more of why there is no store
     const format::page_bytes& super_page() const noexcept { return _super_page; }
 
     // `bytes`: geometry::bytes_of_mask().
@@ -59,7 +65,8 @@ class evidence {
 
     format::page_bytes _super_page;
     std::optional<format::super_block> _super;
-    std::string _why_none;
+    std::string _why_none, _rebuilt_from;
+    bool _unknown_version = false;
     std::array<mask_read, 3> _masks;
     std::map<uint32_t, format::page_bytes> _pages;     // those that are not clear
     std::map<uint32_t, format::page_bytes> _replaced;  // what was there

@@ -81,6 +81,16 @@ void examiner::look_at_super() {
         report(problem::unreadable, severity::error,
                fmt::format("{}: {}", format::name_of(type), _e.why_no_mask(type)));
     }
+    if (!_e.rebuilt_from().empty()) {
+        std::string_view why = _e.why_no_store();
+        constexpr std::string_view prefix = "super block: ";
+        if (why.starts_with(prefix)) why.remove_prefix(prefix.size());
+        report(problem::lost_super, severity::error,
+               fmt::format("super block: it is damaged ({}{}), and known from {}", why,
+                           format::is_clear(_e.super_page()) ? "; it is all zeroes, as after a deletion" : "",
+                           _e.rebuilt_from()))
+            .repairable = true;
+    }
     if (_super.flipped)
         report(problem::flipped_bit, severity::error, "super block: one bit of it is flipped; it is known which")
             .repairable = true;
@@ -96,7 +106,7 @@ void examiner::judge_cleanness() {
     bool masks = _g.blobid_mask.count != 0;
     for (auto type : {mask_type::used_pages, mask_type::used_clusters, mask_type::used_blobids})
         masks = masks && _e.mask_was_read(type);
-    const bool all_read = std::ranges::all_of(_e.unreadable_pages(), [&](auto& p) { return of_double_write(p.first); });
+    const bool all_read = std::ranges::all_of(_e.unreadable_pages(), [&](auto& p) { return in_no_chain(p.first); });
     _out.can_be_clean = masks && (_super.clean || all_read);
     if (!_super.clean)
         report(problem::not_unloaded, severity::note,
@@ -106,12 +116,13 @@ void examiner::judge_cleanness() {
 
 // ---- what cannot be read
 
-// Of the area, and it is nobody else's.
-bool examiner::of_double_write(uint32_t page) const noexcept {
+// Of the double-write area, or the copy of the super block, and nobody else's.
+bool examiner::in_no_chain(uint32_t page) const noexcept {
     const auto& extension = _super.extension;
-    if (!extension || !extension->double_write.exists() || _out.double_write_lost) return false;
+    if (!extension) return false;
     if (_super.origin != format::super_origin::whole && _super.origin != format::super_origin::torn) return false;
-    return extension->double_write.holds(page);
+    if (!_out.copy_lost && extension->copy_page != 0 && extension->copy_page == page) return true;
+    return extension->double_write.exists() && !_out.double_write_lost && extension->double_write.holds(page);
 }
 
 // Pages that blobs name are those blobs' matter, and can be written anew when these are removed.
@@ -128,7 +139,7 @@ void examiner::judge_unreadable() {
             tell(page, why, "");
         } else if (_how.give_up_unreadable) {
             _e.give_up(page);
-        } else if (of_double_write(page)) {
+        } else if (in_no_chain(page)) {
             if (!_out.round_unknown) tell(page, why, "; it is of no blob, and varve writes it anew by and by");
         } else {
             tell(page, why, "; no blob names it. --rewrite-unreadable gives it up: a blob that begins there is lost");

@@ -62,6 +62,8 @@ struct examination {
     std::vector<format::blob_id> restored;  // that were set aside, and the reason is gone
     bool can_be_clean = false;              // all of it can be read: after a repair it may count as unloaded
     bool double_write_lost = false;         // others use its pages, or may
+    bool copy_lost = false;                 // of the super block; the same
+    bool copy_due = false;                  // it is damaged, or says something else
     bool round_unknown = false;             // whether a change was committed cannot be read: nothing can be repaired
     bool loadable = false;                  // the next load will work; blobs with errors may be missing after it
 

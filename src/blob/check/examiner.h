@@ -22,7 +22,7 @@ class examiner {
 
     // examine.cc: what is not about one blob
     void look_at_super();
-    bool of_double_write(uint32_t page) const noexcept;
+    bool in_no_chain(uint32_t page) const noexcept;
     void judge_unreadable();
     void judge_cleanness();
     void replay_double_write();
@@ -57,6 +57,7 @@ class examiner {
     void find_half_made(examined_blob& b, std::string_view mark);
     void claim();
     void claim_double_write();
+    void claim_copy();
     void claim_page(const examined_blob& b, uint32_t page);
     void find_shared_clusters();
     void keep_what_damaged_pages_name();

@@ -12,6 +12,12 @@ std::string_view name_of(problem p) noexcept {
             return "bad_super";
         case problem::torn_super:
             return "torn_super";
+        case problem::lost_super:
+            return "lost_super";
+        case problem::bad_copy:
+            return "bad_copy";
+        case problem::lost_copy:
+            return "lost_copy";
         case problem::not_unloaded:
             return "not_unloaded";
         case problem::bad_mask:

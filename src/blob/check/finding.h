@@ -12,6 +12,9 @@ namespace varve::blob::check {
 enum class problem : uint8_t {
     bad_super,           // not a store, or one whose numbers contradict each other: nothing else can be said
     torn_super,          // what it says is known all the same
+    lost_super,          // what it said was found elsewhere
+    bad_copy,            // of the super block: damaged, or saying something else
+    lost_copy,           // its page is marked as free, or another's: SPDK recovered the store since
     not_unloaded,        // died in use: the masks are to be rebuilt
     bad_mask,            // a mask that cannot be read, in a store that was unloaded
     unmarked,            // used, but a mask has it as free: the next allocation would give it to another

@@ -6,6 +6,8 @@
 #include <array>
 #include <vector>
 
+#include "blob/check/rebuild.h"
+
 namespace varve::blob::check {
 
 namespace {
@@ -77,9 +79,20 @@ void read_mask(evidence& e, storage& from, format::mask_type type) {
         e.take_unreadable_mask(type, p.failed);
 }
 
+// The super block says nothing. What its checksum vouches for and is not understood is another matter: a later version.
+void look_for_super(evidence& e, storage& from, const inspect_options& how) {
+    const format::page_view page = e.super_page();
+    if (e.is_of_unknown_version() || (!how.search && !has_trace(from, page))) return;
+    auto rebuilt = rebuild_super(search(from), page, from.shape(), how.cluster_size);
+    if (rebuilt)
+        e.take_super(std::move(rebuilt->super), std::move(rebuilt->how));
+    else
+        e.explain(rebuilt.error().message());
+}
+
 }  // namespace
 
-result<evidence> inspect(storage& from) {
+result<evidence> inspect(storage& from, const inspect_options& how) {
     const auto shape = from.shape();
     if (shape.size.value < format::page_size)
         return format::damaged(fmt::format("{} bytes are too few for a blobstore", shape.size.value));
@@ -88,6 +101,7 @@ result<evidence> inspect(storage& from) {
     read_alone(from, first);
     if (!first.failed.empty()) return fail(error(errc::io, fmt::format("super block: {}", first.failed)));
     evidence out(shape, super);
+    if (out.store() == nullptr) look_for_super(out, from, how);
     if (out.store() == nullptr) return out;
     for (auto type : {format::mask_type::used_pages, format::mask_type::used_clusters, format::mask_type::used_blobids})
         read_mask(out, from, type);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "blob/check/examiner.h"
+#include "blob/format/super_copy.h"
 
 namespace varve::blob::check {
 
@@ -169,6 +170,7 @@ void examiner::claim() {
     find_shared_clusters();
     keep_what_damaged_pages_name();
     claim_double_write();
+    claim_copy();
 }
 
 void examiner::claim_double_write() {
@@ -187,6 +189,34 @@ void examiner::claim_double_write() {
                            "next load takes other pages",
                            in_words(taken)));
     f.pages = taken;
+}
+
+// What lies there speaks for itself, unless a mask or a blob speaks against it.
+void examiner::claim_copy() {
+    const uint32_t page = _super.extension ? _super.extension->copy_page : 0;
+    if (page == 0) return;
+    const format::bit_mask* used = _e.mask(format::mask_type::used_pages);
+    const format::page_bytes* now = _e.page(page);
+    const bool readable = _e.why_unreadable(page) == nullptr;
+    const bool copy = now != nullptr && format::is_copy_of(*now, _super.extension->store, page);
+    const bool taken = now != nullptr && !format::has_copy_magic(*now);
+    _out.copy_lost = _page_owner[page] != 0 || taken || (used == nullptr ? !copy : !used->test(page));
+    if (_out.copy_lost) {
+        report(problem::lost_copy, severity::note,
+               fmt::format("page {}, where varve kept a copy of the super block, is others' by now, or may be; the "
+                           "next load takes another page",
+                           page))
+            .pages = {page};
+        return;
+    }
+    _out.used_pages.set(page);
+    if (!readable || (now != nullptr && format::says_the_same(*now, _super))) return;
+    _out.copy_due = true;
+    finding& f = report(problem::bad_copy, clean() ? severity::error : severity::note,
+                        fmt::format("page {}: the copy of the super block {}", page,
+                                    copy ? "says something else than the super block" : "is damaged"));
+    f.pages = {page};
+    f.repairable = true;
 }
 
 void examiner::report_shared() {

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "blob/check/descriptors.h"
+#include "blob/format/super_copy.h"
 
 namespace varve::blob::check {
 
@@ -302,21 +303,35 @@ class planner {
 
     void plan_super() {
         format::super_block s = *_e.store();
-        const bool damaged =
-            s.flipped || s.origin == format::super_origin::torn || s.origin == format::super_origin::clean_flag_torn;
+        const bool rebuilt = !_e.rebuilt_from().empty();
+        const bool damaged = rebuilt || s.flipped || s.origin == format::super_origin::torn ||
+                             s.origin == format::super_origin::clean_flag_torn;
         const bool can_be_clean = _found.can_be_clean;
-        if (!damaged && (s.clean || !can_be_clean) && _plan.empty()) return;
+        if (!damaged && (s.clean || !can_be_clean) && !_found.copy_due && _plan.empty()) return;
         s.clean = can_be_clean;
         if (s.extension) {
             ++s.extension->sequence;
             s.extension->next_stamp = stamp_after_all();
             s.extension->masks_stamp = 0;
             if (_found.double_write_lost) s.extension->double_write = {};
+            if (_found.copy_lost) s.extension->copy_page = 0;
+            plan_copy(s);
         }
+        // The last of all: before it, whoever looks finds the same as this repair did.
         add(0, _e.super_page(), format::encode_super(s),
-            damaged   ? "super block: made whole"
+            rebuilt   ? fmt::format("super block: made anew from {}", _e.rebuilt_from())
+            : damaged ? "super block: made whole"
             : s.clean ? "super block: unloaded"
                       : "super block: a new sequence number; the store stays not unloaded");
+    }
+    void plan_copy(const format::super_block& s) {
+        const uint32_t page = s.extension->copy_page;
+        if (page == 0 || _e.why_unreadable(page) != nullptr) return;
+        const page_bytes* there = _e.original(page);
+        const page_bytes now = there == nullptr ? page_bytes{} : *there;
+        if (format::says_the_same(now, s)) return;
+        add(_e.layout().offset_of_md_page(page), now, format::encode_super_copy(s),
+            fmt::format("page {}: copy of the super block", page));
     }
     // One more than the latest in use, as serial numbers; 0 is none.
     uint32_t stamp_after_all() const {

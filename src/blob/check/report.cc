@@ -59,7 +59,8 @@ json::object store_as_json(const evidence& e) {
         {"first_data_cluster", g.first_data_cluster},
         {"md_start", g.md.first},
         {"md_pages", g.md.count},
-        {"uuid", s.extension ? json::value(s.extension->store.to_string()) : json::value()}};
+        {"uuid", s.extension ? json::value(s.extension->store.to_string()) : json::value()},
+        {"rebuilt_from", e.rebuilt_from().empty() ? json::value() : json::value(e.rebuilt_from())}};
 }
 
 std::vector<format::cluster_run> clusters_of(const examined_blob& b) {
@@ -181,6 +182,9 @@ json::value dump_as_json(const evidence& e, const examination& found) {
 std::string dump_in_words(const evidence& e, const examination& found) {
     if (e.store() == nullptr) return e.why_no_store() + "\n";
     std::string out = store_in_words(e, found);
+    if (!e.rebuilt_from().empty())
+        fmt::format_to(std::back_inserter(out), "damaged super block ({}), known from {}\n", escaped(e.why_no_store()),
+                       e.rebuilt_from());
     auto line = [&out](std::string_view key, std::string_view value) {
         if (!value.empty()) fmt::format_to(std::back_inserter(out), "  {:<14} {}\n", escaped(key), escaped(value));
     };

@@ -1,5 +1,5 @@
 // A small store in memory for tests and fuzzing: thick, thin, a chain of snapshots with a clone, one blob without
-// extent table on two pages, a double-write area. Whole; tests damage it.
+// extent table on two pages, a double-write area, a copy of the super block. Whole; tests damage it.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 
 #include "blob/check/inspect.h"
 #include "blob/check/repair.h"
+#include "blob/format/super_copy.h"
 #include "util/assert.h"
 
 namespace varve::blob::check {
@@ -15,6 +16,7 @@ namespace varve::blob::check {
 class test_store : public storage {
   public:
     static constexpr uint32_t cluster = 64 * 1024;
+    static constexpr uint32_t copy = 49;                                                                // page
     enum page : uint32_t { own = 0, thick = 1, thin = 3, snap1 = 6, snap2 = 8, clone = 10, old = 12 };  // roots
 
     explicit test_store(bool clean = true) : _g(*format::plan_store(shape(), {.cluster_size = cluster})) {
@@ -28,7 +30,8 @@ class test_store : public storage {
         pages_used = ids_used = format::bit_mask(_g.md.count);
         clusters_used = format::bit_mask(_g.cluster_count);
         clusters_used.set(0, _g.first_data_cluster);
-        pages_used.set(50, 14);
+        super.extension->copy_page = copy;
+        pages_used.set(copy, 15);
         add(own, "lvs0", {}, {}, false);
         add(thick, "thick", take(5), {2}, false);
         std::vector<uint32_t> sparse(1100);
@@ -44,17 +47,21 @@ class test_store : public storage {
     format::device_shape shape() const noexcept override { return {.size = {64 * cluster}, .block_size = 512}; }
     void read(std::span<piece> pieces) override {
         for (piece& p : pieces) {
-            if (!range_inside(p.offset, p.bytes.size(), bytes.size())) {
+            if (p.offset >= bytes.size() || !range_inside(p.offset, p.bytes.size(), shape().size.value)) {
                 p.failed = "past the end";
                 continue;
             }
-            std::memcpy(p.bytes.data(), bytes.data() + p.offset, p.bytes.size());
+            const auto there = std::span(bytes).subspan(p.offset).first(
+                std::min<std::size_t>(p.bytes.size(), bytes.size() - p.offset));
+            std::ranges::fill(p.bytes, std::byte{});
+            std::ranges::copy(there, p.bytes.begin());
             reads += p.bytes.size() / format::page_size;
             for (uint64_t bad : bad_pages)
                 if (bad >= p.offset && bad < p.offset + p.bytes.size()) p.failed = "Input/output error";
             if (!p.failed.empty() && --bad_times == 0) bad_pages.clear();
         }
     }
+    uint64_t next_data(uint64_t offset) override { return offset < bytes.size() ? offset : shape().size.value; }
     void apply(const repair_plan& plan) {
         for (const change& c : plan.changes) {
             if (c.lost) std::erase(bad_pages, c.offset);  // as a medium does where it is written
@@ -86,7 +93,32 @@ class test_store : public storage {
         at(page)[301] ^= std::byte{1};
     }
     void flip(uint32_t page, std::size_t byte, unsigned bit) { at(page)[byte] ^= std::byte{1} << bit; }
-    void write_super() { std::memcpy(bytes.data(), format::encode_super(super).data(), format::page_size); }
+    void write_super() {
+        std::memcpy(bytes.data(), format::encode_super(super).data(), format::page_size);
+        if (super.extension && super.extension->copy_page != 0)
+            put(super.extension->copy_page, format::encode_super_copy(super));
+    }
+    void lose_super() { std::fill_n(bytes.begin(), format::page_size, std::byte{}); }
+    void be_spdks() {  // as if varve had never had it
+        put(copy, {});
+        pages_used = format::bit_mask(_g.md.count);
+        for (const auto& r : records) {
+            for (uint32_t page : r.pages) pages_used.set(page);
+            for (const auto& run : r.extent_pages)
+                if (run.page != 0) pages_used.set(run.page, run.count);
+        }
+        super.extension.reset();
+        super.raw = {};
+        write_masks();
+        write_super();
+    }
+    void never_unloaded() {
+        super.clean = false;
+        for (auto region : {_g.page_mask, _g.cluster_mask, _g.blobid_mask})
+            std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(_g.offset_of(region)), _g.bytes_of(region),
+                        std::byte{});
+        write_super();
+    }
     void write_masks() {
         auto write = [this](const format::bit_mask& m, format::mask_type type) {
             const auto region = region_of(type, _g);
@@ -147,7 +179,7 @@ class test_store : public storage {
         return out;
     }
 
-    std::vector<std::byte> bytes;  // of the clusters before the first data cluster; nothing may touch the others
+    std::vector<std::byte> bytes;  // of the clusters before the first data cluster; the others are a hole
     format::super_block super;
     std::vector<format::blob_record> records;
     format::bit_mask pages_used, clusters_used, ids_used;
