@@ -2,7 +2,7 @@
 """Writes blobstore images, whole or damaged, from docs/ondisk-blobstore.md and without varve's code: what reads them
 proves the document.
 
-    tests/blobstore_image.py FILE [--damage NAME]... [--clean|--dirty] [--cluster BYTES] [--size BYTES] [--md-page BYTES]
+    tests/blobstore_image.py FILE [--damage NAME]... [--copy] [--clean|--dirty] [--cluster BYTES] [--size BYTES] [--md-page BYTES]
     tests/blobstore_image.py --list             the damages there are
     tests/blobstore_image.py --corpus DIR       seeds for the fuzz targets, one folder each
 
@@ -92,6 +92,7 @@ class Store:
         self.used_pages, self.used_clusters, self.used_ids = set(), set(range(self.first_data)), set()
         self.raw = {}  # offset -> bytes, written last: damages
         self.version, self.old_units = 3, False
+        self.copy = 0  # page with a copy of the super block
 
     def take(self, count):
         first = self.next_cluster
@@ -149,7 +150,25 @@ class Store:
         head = struct.pack("<8sIIIQIIIIIII16sIIQII", b"SPDKBLOB", self.version, PAGE, 1 if self.clean else 0,
                            blob_id(self.super_blob), self.cluster, self.starts[0], self.mask_len, self.starts[1],
                            self.mask_len, self.md_start, self.md_len, b"LVOLSTORE", *ids, *units)
-        return sealed(head.ljust(PAGE, b"\0"))
+        page = bytearray(head.ljust(PAGE, b"\0"))
+        if self.copy:
+            page[384:512] = self.extension(9)
+            page[508:512] = struct.pack("<I", crc32c(page[:508]))
+        return sealed(page)
+
+    def extension(self, sequence):
+        return struct.pack("<8sHHI16sQIHHII", b"VARVEEXT", 1, 128, 0, b"uuid of a store!", sequence, 0, 0, 0,
+                           1 if sequence else 0, self.copy).ljust(128, b"\0")
+
+    def super_copy(self):
+        """Section 7.5."""
+        clean, self.clean = self.clean, False
+        sector = bytearray(self.super_block()[:512])
+        self.clean = clean
+        sector[384:512] = self.extension(0)
+        head = struct.pack("<8sI12xHHIQ16s8x", b"VARVESUP", NONE, 1, 512, self.copy, 9, b"uuid of a store!")
+        page = (head + sector).ljust(4088, b"\0") + struct.pack("<I", NONE)
+        return page + struct.pack("<I", crc32c(page) ^ NONE)
 
     def mask(self, kind, length, bits):
         out = bytearray(self.mask_len * self.stride)
@@ -170,7 +189,9 @@ class Store:
 
     def everything(self):
         yield 0, self.super_block()
-        if self.clean:
+        if self.copy:
+            yield self.md_offset(self.copy), self.super_copy()
+        if self.clean or self.copy:
             yield self.starts[0] * self.stride, self.mask(0, self.md_len, self.used_pages)
             yield self.starts[1] * self.stride, self.mask(1, self.clusters, self.used_clusters)
             if self.version == 3:
@@ -305,6 +326,34 @@ def after_flipped_super(s):
 
 
 @after
+def after_flipped_bits_super(s):
+    for at, bit in ((3, 1), (30, 8), (49, 2), (86, 4), (700, 1)):
+        s.raw[at] = bytes([s.super_block()[at] ^ bit])
+
+
+@after
+def after_super_lost(s):
+    s.raw[0] = bytes(PAGE)
+
+
+@after
+def after_super_rubbish(s):
+    s.raw[0] = bytes(n * 37 + n // 251 & 255 for n in range(PAGE))
+
+
+@after
+def after_lost_front(s):
+    """Super block and masks."""
+    s.raw[0] = bytes(s.md_start * s.stride)
+
+
+@after
+def after_bad_copy(s):
+    if s.copy:
+        s.raw[s.md_offset(s.copy) + 70] = b"\xff"
+
+
+@after
 def after_torn_super(s):
     dirty = not s.clean
     s.clean = dirty
@@ -372,6 +421,9 @@ def make(args):
             BEFORE[name](s)
     for blob in s.blobs:
         s.lay(blob)
+    if getattr(args, "copy", False):
+        s.copy = s.md_len - 1
+        s.used_pages.add(s.copy)
     for name in args.damage:
         if name in AFTER:
             AFTER[name](s)
@@ -396,12 +448,16 @@ def write_corpus(folder, args):
     page[508:512] = struct.pack("<I", crc32c(page[:508]))
     seed("blob_super_fuzz", "super-extended", bytes([96 | size_code]) + sealed(page))
     seed("blob_super_fuzz", "super-torn", bytes([32 | size_code]) + bytes(page))
+    args.copy = True
+    seed("blob_super_fuzz", "super-copy", bytes([128 | size_code]) + make(args).super_copy())
+    args.copy = False
     seed("blob_super_fuzz", "mask", bytes([10]) + struct.pack("<BI", 1, 50) + b"\x55" * 7)
     args.damage = []
     s = make(args)
     for i, steps in enumerate((b"\x01\x00\x04\x00\x00\x05", b"\x00\x01\x03\x2d\x00\x07\x00\x00\x00", b"\x01\x03\x04\x00\x00\x02",
                                b"\x01\x05\x0d\x00\x00\x0c\x63\x00\x00\x00", b"\x01\x02\x0d\x10\x00\xff",
-                               b"\x00\x01\x0d\xf8\x0f\x0c\x00\x00\x00", b"\x01\x04\x02\x06\x00\xff\x04\x01\x00\x00\x09")):
+                               b"\x00\x01\x0d\xf8\x0f\x0c\x00\x00\x00", b"\x01\x04\x02\x06\x00\xff\x04\x01\x00\x00\x09", b"\x01\x06\x00\x00\x00\xff\x00",
+                               b"\x00\x06\x00\x00\x00\x01\xa5\x07\x28\x00\x00", b"\x01\x06\x00\x00\x00\xff\x5a\x02\x31\x64\x00\x03")):
         seed("blob_check_fuzz", f"steps-{i}", steps)
     for blob in s.blobs:
         for how in (1, 3):
@@ -421,6 +477,7 @@ def main():
     parser.add_argument("--cluster", type=int, default=1 << 20)
     parser.add_argument("--size", type=int, default=64 << 20)
     parser.add_argument("--md-page", type=int, default=PAGE)
+    parser.add_argument("--copy", action="store_true", help="with a copy of the super block, as varve makes one")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--corpus", metavar="DIR")
     args = parser.parse_args()

@@ -43,9 +43,10 @@ for b in blobs.values():
     assert at == b["clusters"]
 EOF
 
-# damage, status of check, status of repair, kind of finding
-while read -r damage check repair kind; do
-    "$make_image" "$image" --damage "$damage"
+# damage, status of check, status of repair, kind of finding, other options of the image
+while read -r damage check repair kind options; do
+    # shellcheck disable=SC2086
+    "$make_image" "$image" --damage "$damage" $options
     before=$(data_sum)
     whole=$(sha256sum < "$image")
     fsck "$check" --json
@@ -73,7 +74,17 @@ bad-chain-page 4 1 bad_page
 bad-extent-page 4 1 bad_page
 bad-mask 4 1 bad_mask
 bad-root 4 4 bad_root
-bad-super 8 8 bad_super
+bad-super 4 1 lost_super
+flipped-bits-super 4 1 lost_super
+flipped-bits-super 4 1 lost_super --copy
+flipped-bits-super 4 1 lost_super --dirty
+super-lost 4 1 lost_super
+super-lost 4 1 lost_super --copy
+super-lost 4 1 lost_super --copy --dirty
+super-lost 8 8 bad_super --dirty
+super-rubbish 4 1 lost_super
+super-rubbish 4 1 lost_super --copy --md-page 16384
+bad-copy 4 1 bad_copy --copy
 flipped-super 4 1 flipped_bit
 flipped-bit 4 1 flipped_bit
 cleared-id-bit 4 1 unmarked
@@ -92,6 +103,32 @@ torn-super 4 1 torn_super
 unknown-descriptor 0 0 bad_blob
 unmarked-cluster 4 1 unmarked
 EOF
+
+# A super block that is lost together with the masks: nobody looks for its copy unasked. What two stores may have been
+# is decided by the operator.
+"$make_image" "$image" --damage lost-front --copy
+fsck 8
+fsck 4 --search
+grep -q "known from the copy in page 63" out || { cat out >&2; fail "the copy was not found"; }
+"$VARVE" blob dump --search "$image" > out || fail "no dump of a store with a lost super block"
+grep -q "known from the copy in page 63" out && grep -q "blob 0x10000000c deep" out || fail "what was dumped?"
+before=$(data_sum)
+fsck 1 --repair
+[ "$before" = "$(data_sum)" ] || fail "the repair changed data"
+fsck 0
+"$make_image" "$image" --damage super-lost --dirty
+whole=$(sha256sum < "$image")
+fsck 8 --repair
+grep -q -e "--cluster-size decides" out || { cat out >&2; fail "it is not said what is missing"; }
+[ "$whole" = "$(sha256sum < "$image")" ] || fail "something was changed all the same"
+fsck 1 --repair --cluster-size 1048576
+fsck 0
+start_server
+rpc bdev_aio_create "{\"name\": \"store\", \"filename\": \"$image\", \"block_size\": 512}" > /dev/null
+rpc bdev_lvol_get_lvols '{}' > out
+grep -q '"lvs0/deep"' out || { cat out >&2; fail "a repaired store is not served"; }
+rpc bdev_aio_delete '{"name": "store"}' > /dev/null
+stop_server
 
 # Other shapes: not unloaded, larger metadata pages, small clusters.
 for shape in "--dirty" "--md-page 16384" "--cluster 65536 --size 8388608" "--damage version-1"; do

@@ -28,7 +28,8 @@ enum fsck_status : int {
 
 struct fsck_options {
     std::string device, journal, undo;
-    bool repair = false, rewrite_unreadable = false, dry_run = false, json = false, verbose = false;
+    bool repair = false, rewrite_unreadable = false, search = false, dry_run = false, json = false, verbose = false;
+    uint32_t cluster_size = 0;
 };
 
 int complain(const error& e) {
@@ -79,7 +80,8 @@ int run_check(const fsck_options& how) {
     if ((*file)->in_use()) {
         fmt::print(stderr, "varve fsck: {} is in use: what is found may only be under way\n", how.device);
     }
-    auto read = check::inspect(**file);
+    auto read =
+        check::inspect(**file, {.search = how.search || how.repair || how.dry_run, .cluster_size = how.cluster_size});
     if (!read) return no_store(how, (*file)->shape(), read.error());
     auto found = check::examine(*read, {.give_up_unreadable = how.rewrite_unreadable});
     const auto plan = how.repair || how.dry_run ? check::plan_repair(*read, found) : check::repair_plan{};
@@ -162,6 +164,11 @@ int fsck_command(const arguments& args) {
                  "with --repair: zero metadata pages that cannot be read and that no blob names. A blob that began in "
                  "one is lost; --undo cannot bring them back")
         ->needs("--repair");
+    app.add_flag("--search", how.search,
+                 "when the super block is damaged, look for what it said; without, and without --repair or --dry-run, "
+                 "only if something in the first pages is a store's");
+    app.add_option("--cluster-size", how.cluster_size,
+                   "bytes, for a store whose super block is damaged, where nothing else tells them");
     app.add_flag("--dry-run", how.dry_run, "say what --repair or --undo would change, and change nothing");
     app.add_option("--journal", how.journal, "where to keep what is replaced (default: ./NAME.fsck-journal)");
     app.add_option("--undo", how.undo, "take back the repair of which this is the journal")->excludes("--repair");
@@ -177,11 +184,12 @@ int fsck_command(const arguments& args) {
 
 int blob_command(const arguments& args) {
     std::string device;
-    bool as_json = false;
+    bool as_json = false, search = false;
     CLI::App app{"Look into blobstores", "varve blob"};
     auto* dump = app.add_subcommand("dump", "print every blob of a store: flags, clusters, pages, xattrs");
     dump->add_option("DEVICE", device, "the file or block device")->required();
     dump->add_flag("--json", as_json, "as JSON");
+    dump->add_flag("--search", search, "when the super block is damaged, look for what it said");
     app.require_subcommand(1);
     try {
         app.parse(std::vector<std::string>(args.rbegin(), args.rend() - 1));
@@ -193,7 +201,7 @@ int blob_command(const arguments& args) {
         fmt::print(stderr, "varve blob: {}\n", file.error().message());
         return exit_failed;
     }
-    auto read = check::inspect(**file);
+    auto read = check::inspect(**file, {.search = search});
     if (!read || read->store() == nullptr) {
         fmt::print(stderr, "varve blob: {}: {}\n", device,
                    escaped(read ? read->why_no_store() : read.error().message()));

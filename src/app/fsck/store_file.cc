@@ -106,6 +106,12 @@ void store_file::read(std::span<blob::check::piece> pieces) {
         if (int number = read_all(_fd, p.bytes, p.offset); number != 0) p.failed = text_of(from_errno(number));
 }
 
+uint64_t store_file::next_data(uint64_t offset) {
+    const off_t at = ::lseek(_fd, static_cast<off_t>(offset), SEEK_DATA);
+    if (at >= 0) return static_cast<uint64_t>(at);
+    return errno == ENXIO ? _shape.size.value : offset;  // devices, and file systems that do not know
+}
+
 result<> store_file::write(const blob::check::change& c) {
     std::vector<std::byte> now(c.before.size());
     int number = read_all(_fd, now, c.offset);

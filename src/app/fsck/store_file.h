@@ -21,6 +21,7 @@ class store_file final : public blob::check::storage {
     bool in_use() const noexcept { return _in_use; }
     blob::format::device_shape shape() const noexcept override { return _shape; }
     void read(std::span<blob::check::piece> pieces) override;
+    uint64_t next_data(uint64_t offset) override;
 
     // Each change in turn, flushed, if the bytes it replaces are there; the first that fails ends it. `done`: how many
     // were written.
