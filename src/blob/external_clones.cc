@@ -126,7 +126,7 @@ task<> store::attach_external(std::string id) {
 task<> store::set_external_parent(blob_ref& ref, std::string id) {
     blob_state& b = ref.state();
     operation mine = co_await begin_on(b);
-    if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
+    if (!b.record.may_be_changed()) co_await fail(errc::not_permitted, "it has features unknown here");
     if (!b.thin()) co_await fail(errc::invalid, fmt::format("blob 0x{:x} is not thin", b.id));
     if (id.empty() || id.size() > external_parent::id_max) co_await fail(errc::invalid, "not the id of a device");
     external_parent& p = external(id);

@@ -146,8 +146,9 @@ task<> store::part_from(blob_state* former, blob_state& b) {
 task<> store::set_parent(blob_ref& ref, blob_ref& parent) {
     blob_state& b = ref.state();
     blob_state& above = parent.state();
+    if (&b == &above) co_await fail(errc::invalid, "a blob cannot be its own parent");
     operation mine = co_await begin_on(b), its = co_await begin_on(above);
-    if (b.record.access() != format::blob_access::full) co_await fail(errc::not_permitted, "metadata is read-only");
+    if (!b.record.may_be_changed()) co_await fail(errc::not_permitted, "it has features unknown here");
     if (!above.read_only()) co_await fail(errc::invalid, fmt::format("blob 0x{:x} is no snapshot", above.id));
     if (!b.thin()) co_await fail(errc::invalid, fmt::format("blob 0x{:x} is not thin", b.id));
     if (b.parent == &above) co_await fail(errc::exists, fmt::format("0x{:x} is its parent already", above.id));

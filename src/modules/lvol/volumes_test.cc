@@ -296,6 +296,15 @@ VOLUME_TEST(parents_can_be_changed) {
         EXPECT_EQ(s.specific("lvs/b")["base_snapshot"], json::value("snap"));
         EXPECT_TRUE((co_await set(s, "lvs/snap")).starts_with("-32602 File exists"));
         EXPECT_TRUE((co_await set(s, "lvs/a")).starts_with("-32602 Invalid argument"));
+        EXPECT_EQ(co_await set(s, "lvs/b"), "-32602 Invalid argument: a blob cannot be its own parent");
+        // A snapshot's can be changed, too: replicas are rebuilt so.
+        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/b", "snapshot_name": "of_b"})");
+        co_await s.call("bdev_lvol_detach_parent", R"({"name": "lvs/of_b"})");
+        co_await s.expect("lvs/b", 0, std::vector<std::byte>(512));
+        EXPECT_EQ(co_await s.refusal("bdev_lvol_set_parent", R"({"lvol_name": "lvs/of_b", "parent_name": "lvs/snap"})"),
+                  "done");
+        co_await s.expect("lvs/b", 0, bdev::pattern(512, 1));
+        EXPECT_EQ(s.specific("lvs/of_b")["base_snapshot"], json::value("snap"));
         EXPECT_TRUE((co_await set(s, "disk")).starts_with("-19 No such device"));
     });
 }
