@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "accel/crc64.h"
@@ -246,7 +247,8 @@ result<> copies::stop_checksum(volume& of) {
             found = true;
         }
     }
-    if (!found) return fail(errc::not_found, fmt::format("no checksum of {} is being computed", of.alias()));
+    // ESRCH: clients wait for it.
+    if (!found) return fail(from_errno(ESRCH), fmt::format("no checksum of {} is being computed", of.alias()));
     return {};
 }
 
@@ -258,14 +260,19 @@ std::optional<uint64_t> copies::checksum(const volume& of) const {
     return sum;
 }
 
-result<std::vector<copies::cluster_sum>> copies::checksums(const volume& of, uint64_t first, uint64_t count) const {
+std::optional<std::vector<copies::cluster_sum>> copies::checksums(const volume& of, uint64_t first,
+                                                                  uint64_t count) const {
     auto found = _sums.find(of.uuid());
     if (found == _sums.end() || checksum(of) != found->second.whole) {
-        return fail(errc::not_found, fmt::format("no checksums of the clusters of {} are registered", of.alias()));
+        return std::nullopt;
     }
     std::vector<cluster_sum> out;
-    for (const cluster_sum& s : found->second.each) {
-        if (s.index >= first && s.index - first < count) out.push_back(s);
+    const std::vector<cluster_sum>& own = found->second.each;
+    const uint64_t end = std::min(of.state()->record.cluster_count, count < ~first ? first + count : ~uint64_t{0});
+    auto next = std::ranges::lower_bound(own, first, {}, &cluster_sum::index);
+    for (uint64_t i = first; i < end; ++i) {
+        const bool has_it = next != own.end() && next->index == i;
+        out.push_back({i, has_it ? (next++)->sum : 0});
     }
     return out;
 }

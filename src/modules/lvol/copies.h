@@ -42,14 +42,15 @@ class copies {
     // The checksum of a snapshot: CRC-64 of the clusters it has itself, in order; kept with the snapshot until these
     // change. errc::not_permitted: it is no snapshot. `each`: of each cluster, too, until the system ends.
     task<> compute_checksum(volume& of, bool each);
-    // errc::not_found when nobody computes it.
+    // ESRCH when nobody computes it.
     result<> stop_checksum(volume& of);
     std::optional<uint64_t> checksum(const volume& of) const;
     struct cluster_sum {
         uint64_t index = 0, sum = 0;
     };
-    // Of the clusters it has in a range. errc::not_found when they were not computed, or its clusters have changed.
-    result<std::vector<cluster_sum>> checksums(const volume& of, uint64_t first, uint64_t count) const;
+    // Of the clusters in a range that lie inside of it; 0 of those it does not have itself. Nothing when they were not
+    // computed, or its clusters have changed.
+    std::optional<std::vector<cluster_sum>> checksums(const volume& of, uint64_t first, uint64_t count) const;
 
   private:
     struct operation;

@@ -41,6 +41,8 @@ struct range_params {
                    rpc::required(&range_params::cluster_count, "cluster_count", "How many clusters from there on")};
 };
 
+constexpr uint64_t clusters_told_max = 1 << 20;
+
 result<json::value> start(copies& of, std::string_view name, const std::string& to, copies::extent what,
                           std::vector<uint64_t> listed = {}) {
     auto v = of.all().find_served(name);
@@ -95,8 +97,11 @@ result<json::value> get_checksum(copies& of, name_params p) {
 result<json::value> get_checksums(copies& of, range_params p) {
     auto v = of.all().find_served(p.name);
     if (!v) return fail(std::move(v).error());
+    if (p.cluster_count > clusters_told_max && v.value()->state()->record.cluster_count > clusters_told_max) {
+        return fail(errc::invalid, fmt::format("ask for at most {} clusters at once", clusters_told_max));
+    }
     auto sums = of.checksums(**v, p.cluster_start_index, p.cluster_count);
-    if (!sums) return fail(error(errc::no_device, sums.error().message()));
+    if (!sums) return fail(errc::no_device, fmt::format("no checksums of the clusters of {} are registered", p.name));
     json::array out;
     for (const auto& s : *sums) out.push_back(json::object{{"cluster_index", s.index}, {"checksum", s.sum}});
     return json::value(std::move(out));
