@@ -112,6 +112,7 @@ struct import_params {
 };
 
 task<std::string> import(volumes& all, import_params p) {
+    co_await all.devices().wait_for_examine();  // it may be opened, or be refused with a reason, this very moment
     uuid id = co_await all.import(p.bdev_name, p.lvs_name);
     co_return id.to_string();
 }

@@ -15,6 +15,9 @@ namespace {
 
 constexpr const char* store_type = "LVOLSTORE";
 
+// At once, of clearing a device for a new store.
+constexpr uint64_t clear_bytes_max = 64 << 20;
+
 // Of unmapping what a store had that is deleted.
 constexpr time_ns unmap_time_max = 3 * seconds;
 constexpr time_ns unmap_answer_max = 10 * seconds;
@@ -265,16 +268,34 @@ task<uuid> volumes::create_store(store_creation how) {
 
 task<> volumes::prepare(volume_store& s, store_creation::clearing how) {
     blob::store& b = *s._blobs;
-    const blob::format::geometry& g = b.geometry();
-    const uint64_t from = g.offset_of_cluster(g.first_data_cluster);
-    const uint64_t length = g.offset_of_cluster(g.cluster_count) - from;
     using clearing = store_creation::clearing;
-    if (how == clearing::write_zeroes) co_await b.base().zero(from, length);
-    if (how == clearing::unmap && !b.base().unmap_zeroes() && b.base().device().supports(bdev::op::unmap)) {
-        co_await as_result(b.base().unmap(from, length));
+    const bool unmaps =
+        how == clearing::unmap && !b.base().unmap_zeroes() && b.base().device().supports(bdev::op::unmap);
+    if (unmaps || how == clearing::write_zeroes) {
+        jobs::description what{.kind = "create", .object = s._name, .unit = "clusters", .everyday = true};
+        co_await _jobs.run(std::move(what), [&](jobs::job& j) { return clear_all(b, !unmaps, j); });
     }
     co_await s.make_self(s._name);
     if (how == clearing::unmap) b.clear_all_that_is_free();
+}
+
+// Zeroes, or what unmapping leaves, which may fail.
+task<> volumes::clear_all(blob::store& b, bool zeroes, jobs::job& progress) {
+    const blob::format::geometry& g = b.geometry();
+    const auto at_most = static_cast<uint32_t>(std::max<uint64_t>(1, clear_bytes_max / g.cluster_size));
+    progress.expect(g.cluster_count - g.first_data_cluster);
+    for (uint32_t c = g.first_data_cluster; c < g.cluster_count;) {
+        const uint32_t count = std::min(at_most, g.cluster_count - c);
+        const uint64_t bytes = uint64_t{count} * g.cluster_size;
+        co_await progress.turn(bytes);
+        if (zeroes) {
+            co_await b.base().zero(g.offset_of_cluster(c), bytes);
+        } else {
+            co_await as_result(b.base().unmap(g.offset_of_cluster(c), bytes));
+        }
+        progress.did(count);
+        c += count;
+    }
 }
 
 task<> volumes::rename_store(volume_store& s, std::string name) {

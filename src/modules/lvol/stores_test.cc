@@ -176,6 +176,46 @@ STORE_TEST(a_clash_of_names_loses_nothing) {
     });
 }
 
+// The client asks for it before it was looked at.
+STORE_TEST(a_bdev_that_has_just_appeared_can_be_imported_under_another_name) {
+    m.live([](life& s) -> task<> { co_await s.make_store(); });
+    m.images["other"] = m.images["disk"];
+    m.live([](life& s) -> task<> {
+        co_await s.plug("taken");
+        co_await s.call("bdev_lvol_create_lvstore", R"({"bdev_name": "taken", "lvs_name": "lvs"})");
+        co_await s.bdevs.devices.add(std::make_unique<kept_disk>(life::disk_properties("other"), s.images["other"]));
+        EXPECT_EQ(co_await s.refusal("bdev_lvol_import_lvstore", R"({"bdev_name": "other", "lvs_name": "found"})"),
+                  "done");
+        EXPECT_EQ((co_await s.store("found"))["base_bdev"], json::value("other"));
+    });
+}
+
+// What was on the device is cleared by a job: it can be watched, and ended.
+STORE_TEST(clearing_a_device_for_a_store_can_be_cancelled) {
+    m.live([](life& s) -> task<> {
+        kept_disk& d = *co_await s.plug(life::disk_properties("disk", 96 * mib));
+        const std::string make =
+            R"({"bdev_name": "disk", "lvs_name": "lvs", "cluster_sz": 1048576, "clear_method": "write_zeroes"})";
+        blob::crew asking;
+        std::string answer;
+        asking.start(s.ask("bdev_lvol_create_lvstore", make, answer));
+        json::value job;
+        for (d.hold(bdev::op::unmap); job.is_null() && answer.empty(); job = co_await s.job("create")) {
+            d.let_go();  // what the store's own regions need
+            d.hold(bdev::op::unmap);
+            co_await yield();
+        }
+        EXPECT_EQ(job["object"], json::value("lvs"));
+        EXPECT_EQ(job["total"], json::value(95));
+        co_await s.call("job_cancel", fmt::format(R"({{"id": {}}})", *job["id"].unsigned_integer()));
+        d.let_go();
+        co_await asking.done();
+        EXPECT_TRUE(answer.starts_with("-32602 Operation canceled")) << answer;
+        EXPECT_EQ(d.blocks[0], std::byte{}) << "no store";
+        EXPECT_EQ(co_await s.refusal("bdev_lvol_create_lvstore", make), "done");
+    });
+}
+
 // Two copies of a store, each to be opened under another name: the second finds out before it has written its own.
 STORE_TEST(a_store_that_is_not_opened_keeps_its_name) {
     m.live([](life& s) -> task<> {
