@@ -4,6 +4,7 @@
 #include "app/modules.h"
 #include "env/sim/universe.h"
 #include "env/sim/world.h"
+#include "json/parse.h"
 #include "json/write.h"
 #include "server/saved_config.h"
 #include "thread/runtime.h"
@@ -71,24 +72,21 @@ task<> load_and_look(server::instance& system, const json::value& from, state& t
     }
 }
 
-state state_after(const json::value& from, uint64_t seed) {
-    state out;
-    env::sim::universe all(seed);
-    env::sim::world& world = all.add_world("server");
-    world.add_disk("/disk0", 1 << 20);
-    world.add_disk("/disk1", 1 << 20);
+// One life of a system on this world's disks.
+template <class Body>
+void live(env::sim::universe& all, env::sim::world& world, Body body) {
     all.start("server", [&] {
         log silent([](const log::line&) {});
         auto threads = std::move(*thread::runtime::make(world, {}));
         server::instance system(*threads, silent, {});
         add_modules(system);
-        auto live = [](server::instance& of, const json::value& loaded, state& to) -> task<> {
-            auto outcome = co_await as_result(load_and_look(of, loaded, to));
+        auto whole = [](server::instance& of, Body& what) -> task<> {
+            auto outcome = co_await as_result(what(of));
             co_await of.stop();
             co_await std::move(outcome);
         };
         threads->app_thread().post([&] {
-            start_detached(live(system, from, out), [&](result<> ended) {
+            start_detached(whole(system, body), [&](result<> ended) {
                 if (!ended) ADD_FAILURE() << ended.error().message();
                 threads->stop();
             });
@@ -96,6 +94,15 @@ state state_after(const json::value& from, uint64_t seed) {
         threads->run();
     });
     all.run();
+}
+
+state state_after(const json::value& from, uint64_t seed) {
+    state out;
+    env::sim::universe all(seed);
+    env::sim::world& world = all.add_world("server");
+    world.add_disk("/disk0", 1 << 20);
+    world.add_disk("/disk1", 1 << 20);
+    live(all, world, [&](server::instance& system) { return load_and_look(system, from, out); });
     return out;
 }
 
@@ -112,6 +119,38 @@ TEST(saved_config, loads_again_to_the_same_state) {
         const state again = state_after(*server::read_config(first.saved), seed);
         EXPECT_EQ(again.saved, first.saved) << "seed " << seed;
         EXPECT_EQ(again.replies, first.replies) << "seed " << seed;
+    }
+}
+
+task<> make_limited_volume(server::instance& system, std::string& saved) {
+    auto call = [&system](const char* method, const char* params) { return system.call(method, *json::parse(params)); };
+    co_await system.start();
+    co_await call("bdev_aio_create", R"({"name": "Aio0", "filename": "/disk0", "block_size": 512,
+        "uuid": "11111111-2222-3333-4444-555555555553"})");
+    co_await call("bdev_lvol_create_lvstore", R"({"bdev_name": "Aio0", "lvs_name": "lvs", "cluster_sz": 65536})");
+    co_await call("bdev_lvol_create", R"({"lvs_name": "lvs", "lvol_name": "v", "size_in_mib": 1})");
+    co_await call("bdev_set_qos_limit", R"({"name": "lvs/v", "rw_ios_per_sec": 20000})");
+    co_await call("bdev_enable_histogram", R"({"name": "lvs/v", "enable": true})");
+    saved = json::write(server::saved_config(system), 1);
+}
+
+task<> load_and_save(server::instance& system, std::string& saved) {
+    co_await server::load_all(system, *server::read_config(saved), false);
+    saved = json::write(server::saved_config(system), 1);
+}
+
+// A volume is there when its store has been found, a moment after its disk; what is saved of it comes before.
+TEST(saved_config, waits_for_volumes_that_have_limits) {
+    for (uint64_t seed = 1; seed < 6; ++seed) {
+        env::sim::universe all(seed);
+        env::sim::world& world = all.add_world("server");
+        world.add_disk("/disk0", 8 << 20);
+        std::string first, again;
+        live(all, world, [&](server::instance& system) { return make_limited_volume(system, first); });
+        EXPECT_NE(first.find("20000"), std::string::npos) << first;
+        again = first;
+        live(all, world, [&](server::instance& system) { return load_and_save(system, again); });
+        EXPECT_EQ(again, first) << "seed " << seed;
     }
 }
 

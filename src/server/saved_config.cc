@@ -85,6 +85,13 @@ task<> load_call(instance& into, std::string part, json::value entry, load_optio
     }
     if (!to_be_called(into, *m, how)) co_return;
     auto outcome = co_await as_result(into.call(name, entry["params"]));
+    // A bdev that another brings along, a volume say, may be found only now. SPDK saves its limits before it waits.
+    const rpc::method* wait = into.methods().find("bdev_wait_for_examine");
+    if (!outcome && outcome.error().code() == errc::no_device && wait != nullptr &&
+        rpc::allowed_in(wait->allowed, into.state())) {
+        co_await into.call(wait->name, {});
+        outcome = co_await as_result(into.call(name, entry["params"]));
+    }
     if (outcome) co_return;
     error e = std::move(outcome).error().in(fmt::format("{} {}", name, json::excerpt(entry["params"], 200)));
     if (!how.ignore_errors) co_await fail(std::move(e));
