@@ -7,6 +7,7 @@
 #include "app/rpc_arguments.h"
 #include "app/rpc_client.h"
 #include "json/write.h"
+#include "util/escape.h"
 
 namespace varve::app {
 
@@ -25,7 +26,7 @@ void print_table(const json::array& jobs) {
                         progress, static_cast<double>(number("elapsed_ms")) / 1000, text("object"));
         if (uint64_t limit = number("mb_per_sec"); limit != 0) line += fmt::format(", at most {} MiB/s", limit);
         if (std::string error = text("error"); !error.empty()) line += ": " + error;
-        fmt::print("{}\n", line);
+        fmt::print("{}\n", escaped(line));
     }
 }
 
@@ -39,7 +40,7 @@ int call(const rpc_options& o, const char* method, json::object params) {
     }
     if (const json::value* e = answer->find("error")) {
         const std::string* message = (*e)["message"].string();
-        fmt::print(stderr, "varve jobs: {}\n", message != nullptr ? *message : json::write(*e));
+        fmt::print(stderr, "varve jobs: {}\n", escaped(message != nullptr ? *message : json::write(*e)));
         return exit_failed;
     }
     if (const json::array* jobs = (*answer)["result"].items()) print_table(*jobs);
