@@ -56,8 +56,8 @@ std::string_view text_of(status s) noexcept {
 
 std::string_view name_of(op o) noexcept {
     constexpr std::string_view names[] = {
-        "read", "write", "flush",      "unmap",  "write_zeroes", "compare", "compare_and_write",
-        "copy", "reset", "nvme_admin", "nvme_io"};
+        "read", "write", "flush",      "unmap",   "write_zeroes", "compare",  "compare_and_write",
+        "copy", "reset", "nvme_admin", "nvme_io", "seek_data",    "seek_hole"};
     static_assert(std::size(names) == static_cast<unsigned>(op::count));
     return o < op::count ? names[static_cast<unsigned>(o)] : "unknown";
 }
@@ -128,6 +128,19 @@ task<> write_zeroes(channel& on, uint64_t lba, uint32_t blocks) {
 task<> copy(channel& on, uint64_t source, uint64_t lba, uint32_t blocks) {
     return submit_and_check(on, op::copy, lba, blocks, {}, 0, source);
 }
+namespace {
+task<uint64_t> seek(channel& on, op what, uint64_t lba) {
+    io r;
+    r.operation = what;
+    r.lba = lba;
+    r.blocks = 1;
+    status s = co_await submit(on, r);
+    if (s != status::ok) co_await fail(code_of(s), describe(on, what, lba, 1, s));
+    co_return r.found;
+}
+}  // namespace
+task<uint64_t> seek_data(channel& on, uint64_t lba) { return seek(on, op::seek_data, lba); }
+task<uint64_t> seek_hole(channel& on, uint64_t lba) { return seek(on, op::seek_hole, lba); }
 task<> reset(channel& on) { return submit_and_check(on, op::reset, 0, 0, {}); }
 
 }  // namespace varve::bdev

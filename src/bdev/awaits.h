@@ -48,5 +48,8 @@ task<> unmap(channel& on, uint64_t lba, uint32_t blocks);
 task<> write_zeroes(channel& on, uint64_t lba, uint32_t blocks);
 task<> copy(channel& on, uint64_t source, uint64_t lba, uint32_t blocks);
 task<> reset(channel& on);
+// The first block from `lba` on that may hold something, or that reads as zeroes; io::nowhere when there is none.
+task<uint64_t> seek_data(channel& on, uint64_t lba);
+task<uint64_t> seek_hole(channel& on, uint64_t lba);
 
 }  // namespace varve::bdev

@@ -30,6 +30,8 @@ bool device::supports(op o) const noexcept {
         case op::write_zeroes:
             return writes;
         case op::compare:
+        case op::seek_data:
+        case op::seek_hole:
             return reads;
         case op::compare_and_write:
         case op::copy:

@@ -26,6 +26,8 @@ enum class op : uint8_t {
     reset,
     nvme_admin,
     nvme_io,
+    seek_data,  // the first block from lba on that may hold something, into `found`
+    seek_hole,  // the first from lba on that is known to read as zeroes
     count
 };
 
@@ -73,6 +75,7 @@ class alignas(64) io : public work {  // `work` queues it: complete_later, held 
     union {
         iovec* iov = nullptr;
         uint64_t source_lba;  // op::copy
+        uint64_t found;       // op::seek_data, op::seek_hole: the answer
     };
     uint32_t blocks = 0;
     uint32_t iov_count = 0;
@@ -88,6 +91,7 @@ class alignas(64) io : public work {  // `work` queues it: complete_later, held 
     // A read into memory that may stay as it is where the device has nothing to put there: its issuer's own, or all
     // zeroes. Without it such a device clears the memory, which may hold what is not the reader's.
     static constexpr uint8_t leave_memory = 2;
+    static constexpr uint64_t nowhere = UINT64_MAX;  // `found` when there is no such block
 
     void push(void (*finished)(io&, void*) noexcept, void* context) noexcept {
         VARVE_ASSERT(depth < max_frames);

@@ -14,6 +14,8 @@ using bdev::status;
 
 namespace {
 
+constexpr uint64_t clusters_sought_at_once = 8192;
+
 // As a power of two.
 uint8_t blocks_in_unit(store& s) noexcept {
     return static_cast<uint8_t>(std::countr_zero(s.geometry().io_unit_size / s.base().block_size()));
@@ -48,6 +50,9 @@ void blob_channel::do_submit(io& r) noexcept {
 void blob_channel::uncommon(io& r, uint64_t index) noexcept {
     if (r.operation == op::flush) return send(r, 0, errand::purpose::flush);
     if (r.operation == op::unmap || r.operation == op::write_zeroes) return zero(r, index);
+    if (r.operation == op::seek_data || r.operation == op::seek_hole) {
+        return seek(errand_for(r, index, errand::purpose::seek));
+    }
     const layout& l = *_slot.load(std::memory_order_acquire);
     if (index >= l.size) return bdev::complete_later(r, status::out_of_range);
     uint32_t cluster = l.at(index);
@@ -132,7 +137,26 @@ void blob_channel::forced_written(io& r, void* self) noexcept {
     me.send(r, 0, errand::purpose::flush);
 }
 
-void blob_channel::send(io& r, uint64_t index, errand::purpose what) noexcept {
+// Parents and devices outside count as data where they show. A large map is walked in pieces, with others in between.
+void blob_channel::seek(errand& e) noexcept {
+    io& r = *e.request;
+    const layout& l = *_slot.load(std::memory_order_acquire);
+    const bool wants_zeroes = r.operation == op::seek_hole;
+    const uint64_t pause = e.index + clusters_sought_at_once;
+    while (e.index < l.size && find_source(&l, e.index).is_zeroes() != wants_zeroes) {
+        if (++e.index < pause) continue;
+        e.run = [](work& w) noexcept {
+            auto& it = static_cast<errand&>(w);
+            it.from->seek(it);
+        };
+        return on_thread().defer(e);
+    }
+    r.found = e.index < l.size ? std::max(r.lba, e.index * _cluster_blocks) : io::nowhere;
+    e.next_free = std::exchange(_free, &e);
+    bdev::complete_later(r, status::ok);
+}
+
+errand& blob_channel::errand_for(io& r, uint64_t index, errand::purpose what) noexcept {
     errand* e = _free;
     if (e == nullptr) {
         e = _errands.emplace_back(std::make_unique<errand>()).get();
@@ -144,14 +168,19 @@ void blob_channel::send(io& r, uint64_t index, errand::purpose what) noexcept {
     e->request = &r;
     e->index = index;
     e->what = what;
+    return *e;
+}
+
+void blob_channel::send(io& r, uint64_t index, errand::purpose what) noexcept {
+    errand& e = errand_for(r, index, what);
     // It looks for its cluster anew when it has one: what others discard until then need not wait for it, and it may be
     // that which makes room for it.
     if (what == errand::purpose::cluster) wait_begins(r);
-    e->run = [](work& w) noexcept {
+    e.run = [](work& w) noexcept {
         auto& it = static_cast<errand&>(w);
         it.blob->owner.want(it);
     };
-    _blob.owner.home().post(*e);
+    _blob.owner.home().post(e);
 }
 
 void blob_channel::come_back(errand& e) noexcept {
@@ -183,7 +212,8 @@ bdev::properties blob_ref::properties(std::string name) const {
     p.num_blocks = clusters() * cluster_blocks;
     p.physical_block_size = base.physical_block_size == 0 ? 0 : std::max(base.physical_block_size, unit);
     p.offered = bdev::op_bit(op::read) | bdev::op_bit(op::write) | bdev::op_bit(op::unmap) |
-                bdev::op_bit(op::write_zeroes) | bdev::op_bit(op::flush);
+                bdev::op_bit(op::write_zeroes) | bdev::op_bit(op::flush) | bdev::op_bit(op::seek_data) |
+                bdev::op_bit(op::seek_hole);
     p.write_cache = base.write_cache;
     p.is_volatile = base.is_volatile;
     p.read_only = read_only();

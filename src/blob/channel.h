@@ -29,7 +29,7 @@ struct errand : work {
     bdev::io* request = nullptr;
     blob_state* blob = nullptr;
     uint64_t index = 0;  // cluster of the blob
-    enum class purpose : uint8_t { cluster, flush, zero } what = purpose::cluster;
+    enum class purpose : uint8_t { cluster, flush, zero, seek } what = purpose::cluster;
     bdev::status outcome = bdev::status::ok;
     errand* next_free = nullptr;
 };
@@ -51,7 +51,9 @@ class blob_channel final : public bdev::channel {
     // To the device; r is in io units, and at its address there.
     void submit_below(bdev::io& r) noexcept;
     static void back_in_units(bdev::io& r, void* self) noexcept;
+    errand& errand_for(bdev::io& r, uint64_t index, errand::purpose what) noexcept;
     void send(bdev::io& r, uint64_t index, errand::purpose what) noexcept;
+    void seek(errand& e) noexcept;
     void returned(errand& e) noexcept;
     static void forced_written(bdev::io& r, void* self) noexcept;
     external_channel& channel_of(external_parent& p);

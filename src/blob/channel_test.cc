@@ -72,7 +72,7 @@ class requests {
         auto at = _expected.begin() + std::ptrdiff_t{lba} * _unit;
         const std::ptrdiff_t size = std::ptrdiff_t{blocks} * _unit;
         const bytes there(at, at + size);
-        switch (_chance.below(6)) {
+        switch (_chance.below(7)) {
             case 0: {
                 bytes data = random_bytes(blocks);
                 co_await bdev::write(io, lba, data);
@@ -104,6 +104,19 @@ class requests {
                 std::ranges::copy(moved, at);
                 break;
             }
+            case 5: {
+                const auto clear = [&](uint64_t from, uint64_t to) {
+                    return std::all_of(_expected.begin() + static_cast<std::ptrdiff_t>(from * _unit),
+                                       _expected.begin() + static_cast<std::ptrdiff_t>(to * _unit),
+                                       [](std::byte b) { return b == std::byte{0}; });
+                };
+                const uint64_t data = co_await bdev::seek_data(io, lba), hole = co_await bdev::seek_hole(io, lba);
+                EXPECT_TRUE(clear(lba, std::min<uint64_t>(data, _blocks))) << "from " << lba << " to " << data;
+                const uint64_t end = hole == bdev::io::nowhere ? hole : co_await bdev::seek_data(io, hole);
+                if (hole != bdev::io::nowhere) EXPECT_TRUE(clear(hole, std::min<uint64_t>(end, _blocks))) << hole;
+                EXPECT_TRUE(data == lba || hole == lba);
+                break;
+            }
             default: {  // what reads there afterwards is up to the device, block by block
                 co_await bdev::unmap(io, lba, blocks);
                 bytes now(there.size());
@@ -122,6 +135,51 @@ class requests {
     uint32_t _blocks = 0;
     bytes _expected;
 };
+
+// A thin blob of twelve clusters: what it has itself (8), what its parent has (3, 4), and nothing else.
+TEST(blob_channel, tells_where_something_is) {
+    sim_machine m(1, 4 << 20, {});
+    auto outcome = m.live([](life& l) -> task<> {
+        constexpr uint64_t per_cluster = 16, nowhere = bdev::io::nowhere;
+        auto s = co_await store::init(l.devices, l.base(), {.cluster_size = 8192, .md_page_count = 100});
+        blob_id id = co_await s->create({.clusters = 12, .thin = true});
+        co_await write_pattern(l, *s, id, 3 * per_cluster + 5, 2 * per_cluster - 5, 'p');
+        {
+            blob_ref b = co_await s->open(id);
+            co_await s->snapshot(b, {});
+        }
+        co_await write_pattern(l, *s, id, 8 * per_cluster, 1, 'v');
+        auto d = co_await l.serve(*s, id);
+        {
+            auto io = d.channel();
+            EXPECT_EQ(co_await bdev::seek_data(*io, 0), 3 * per_cluster);
+            EXPECT_EQ(co_await bdev::seek_data(*io, 3 * per_cluster + 7), 3 * per_cluster + 7);
+            EXPECT_EQ(co_await bdev::seek_data(*io, 5 * per_cluster), 8 * per_cluster);
+            EXPECT_EQ(co_await bdev::seek_data(*io, 9 * per_cluster), nowhere);
+            EXPECT_EQ(co_await bdev::seek_hole(*io, 1), 1u);
+            EXPECT_EQ(co_await bdev::seek_hole(*io, 3 * per_cluster + 1), 5 * per_cluster);
+            EXPECT_EQ(co_await bdev::seek_hole(*io, 8 * per_cluster), 9 * per_cluster);
+            auto beyond = co_await as_result(bdev::seek_data(*io, 12 * per_cluster));
+            EXPECT_TRUE(!beyond && beyond.error().code() == errc::range);
+            co_await bdev::write(*io, 9 * per_cluster, bytes(3 * per_cluster * 512, std::byte{'e'}));
+            EXPECT_EQ(co_await bdev::seek_hole(*io, 8 * per_cluster), nowhere);
+        }
+        d.close();
+        co_await l.stop_serving(id);
+        // So large a map is not walked at once.
+        blob_id large = co_await s->create({.clusters = 100'000, .thin = true});
+        co_await write_pattern(l, *s, large, 99'999 * per_cluster, 1, 'l');
+        d = co_await l.serve(*s, large);
+        {
+            auto io = d.channel();
+            EXPECT_EQ(co_await bdev::seek_data(*io, 0), 99'999 * per_cluster);
+        }
+        d.close();
+        co_await l.stop_serving(large);
+        co_await s->unload();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
 
 TEST(blob_channel, requests_of_every_size_are_split_at_clusters) {
     thread::for_each_seed(

@@ -14,6 +14,7 @@ namespace {
 bool writes(op o) noexcept {
     return o == op::write || o == op::unmap || o == op::write_zeroes || o == op::copy || o == op::compare_and_write;
 }
+bool seeks(op o) noexcept { return o == op::seek_data || o == op::seek_hole; }
 bool has_range(op o) noexcept { return o != op::flush && o != op::reset && o != op::nvme_admin && o != op::nvme_io; }
 bool carries_data(op o) noexcept {
     return o == op::read || o == op::write || o == op::compare || o == op::compare_and_write;
@@ -21,7 +22,8 @@ bool carries_data(op o) noexcept {
 
 // Looked at one by one: their second range, their atomicity, or their lack of a range is nothing submit() checks.
 constexpr op_set never_common = op_bit(op::flush) | op_bit(op::compare_and_write) | op_bit(op::copy) |
-                                op_bit(op::reset) | op_bit(op::nvme_admin) | op_bit(op::nvme_io);
+                                op_bit(op::reset) | op_bit(op::nvme_admin) | op_bit(op::nvme_io) |
+                                op_bit(op::seek_data) | op_bit(op::seek_hole);
 
 uint32_t window_of(const properties& p) noexcept {
     uint32_t most = uint32_t{1} << 31;
@@ -157,7 +159,7 @@ void channel_core::carry_out(io& r) noexcept {
             if (!must_split(r) && !must_bounce(r)) return start(r);
             return emulation.compare_and_write(r);
         }
-        if (!has_range(r.operation)) return start(r);
+        if (!has_range(r.operation) || seeks(r.operation)) return start(r);
         if (must_bounce(r)) {
             begin(r);
             return emulation.bounce(r);
@@ -184,6 +186,11 @@ void channel_core::carry_out(io& r) noexcept {
             return emulation.compare_and_write(r);
         case op::reset:
             return device.reset_requested(r, *this);
+        case op::seek_data:  // who does not know where nothing is has something everywhere
+        case op::seek_hole:
+            begin(r);
+            r.found = r.operation == op::seek_data ? r.lba : io::nowhere;
+            return complete_later(r, status::ok);
         default:
             return refuse(r, status::unsupported);
     }
