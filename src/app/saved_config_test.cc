@@ -154,5 +154,29 @@ TEST(saved_config, waits_for_volumes_that_have_limits) {
     }
 }
 
+// As SPDK writes it: names first, since nothing else is examined, and the bdevs afterwards.
+TEST(saved_config, keeps_what_is_to_be_examined) {
+    env::sim::universe all(1);
+    env::sim::world& world = all.add_world("server");
+    world.add_disk("/disk0", 8 << 20);
+    std::string first, again;
+    live(all, world, [&](server::instance& system) { return make_limited_volume(system, first); });
+    const json::value named_first = *server::read_config(R"({"subsystems": [{"subsystem": "bdev", "config": [
+        {"method": "bdev_set_options", "params": {"bdev_auto_examine": false}},
+        {"method": "bdev_examine", "params": {"name": "Aio0"}},
+        {"method": "bdev_aio_create", "params": {"name": "Aio0", "filename": "/disk0", "block_size": 512}},
+        {"method": "bdev_wait_for_examine"}]}]})");
+    auto load = [](server::instance& system, const json::value& from, std::string& saved) -> task<> {
+        co_await server::load_all(system, from, false);
+        saved = json::write(server::saved_config(system), 1);
+        co_await system.call("bdev_get_bdevs", *json::parse(R"({"name": "lvs/v"})"));
+    };
+    live(all, world, [&](server::instance& system) { return load(system, named_first, again); });
+    EXPECT_LT(again.find("\"bdev_examine\""), again.find("\"bdev_aio_create\"")) << again;
+    const json::value saved = *server::read_config(again);
+    live(all, world, [&](server::instance& system) { return load(system, saved, first); });
+    EXPECT_EQ(first, again);
+}
+
 }  // namespace
 }  // namespace varve::app

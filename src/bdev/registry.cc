@@ -33,6 +33,7 @@ struct registry::index {
     std::map<std::string, device*, std::less<>> names;
     std::vector<std::unique_ptr<device>> owned;  // in the order of _devices, then those being removed
     std::vector<std::pair<std::string, examiner>> examiners;
+    std::vector<std::string> asked_for;  // to be examined, though not everything is
     list<waiting> for_a_name;
     list<waiting> for_examination;
     unsigned examinations = 0;
@@ -100,7 +101,8 @@ task<std::string> registry::add(std::unique_ptr<device> d) {
         if (find(w.name) == &added) w.wake();
     }
     if (_observer) _observer(true, name);
-    if (_auto_examine) background(look_at(added));
+    const bool asked = std::ranges::any_of(_index->asked_for, [&](const auto& n) { return find(n) == &added; });
+    if (_auto_examine || asked) background(look_at(added));
     co_return name;
 }
 
@@ -128,10 +130,16 @@ void registry::add_examiner(std::string name, examiner look) {
 
 task<> registry::examine(std::string name) {
     if (_auto_examine) co_await fail(errc::invalid, "manual examination is not allowed while it is automatic");
+    std::vector<std::string>& asked = _index->asked_for;
+    if (std::ranges::find(asked, name) != asked.end()) {
+        co_await fail(errc::exists, fmt::format("bdev {} was to be examined already", name));
+    }
     device* d = find(name);
-    if (d == nullptr) co_await fail(errc::no_device, fmt::format("bdev {} does not exist", name));
-    background(look_at(*d));
+    asked.push_back(std::move(name));
+    if (d != nullptr) background(look_at(*d));
 }
+
+const std::vector<std::string>& registry::to_examine() const noexcept { return _index->asked_for; }
 
 namespace {
 // co_await one of these: suspends until wake().
@@ -200,6 +208,7 @@ task<> registry::remove(std::string name, std::string module) {
         co_await fail(errc::no_device, fmt::format("bdev {} is of module {}, not {}", name, d->module_name(), module));
     }
     device_state& s = *d->_state;
+    std::erase_if(_index->asked_for, [&](const auto& n) { return find(n) == d; });
     s.removing = true;
     co_await yield();  // handlers do not run inside the call of their owner
     s.tell(device_event::removed);

@@ -102,8 +102,11 @@ class registry {
     // builds something on top opens and claims the device. Its name is for logs.
     using examiner = std::move_only_function<task<>(device&)>;
     void add_examiner(std::string name, examiner look);
-    // When automatic examination is off. errc::invalid when it is on.
+    // When automatic examination is off: now, or when a bdev of that name, alias or uuid appears. Once it has gone
+    // again nobody asks for it any more. errc::invalid when it is on; errc::exists when it was asked for already.
     task<> examine(std::string name);
+    // Those that were asked for.
+    const std::vector<std::string>& to_examine() const noexcept;
     // Until no examiner is at work.
     task<> wait_for_examine();
     void set_auto_examine(bool on) noexcept { _auto_examine = on; }

@@ -209,6 +209,16 @@ REGISTRY_TEST(examiners_see_every_device_until_it_is_claimed) {
     co_await s.devices.examine("late");
     co_await s.devices.wait_for_examine();
     EXPECT_EQ(seen.size(), 5u);
+    EXPECT_EQ((co_await as_result(s.devices.examine("late"))).error().code(), errc::exists);
+    co_await s.devices.examine("later");  // there is none yet
+    EXPECT_EQ(s.devices.to_examine(), (std::vector<std::string>{"late", "later"}));
+    co_await s.add({.name = "other", .num_blocks = 8});
+    co_await s.add({.name = "by alias", .aliases = {"later"}, .num_blocks = 8});
+    co_await s.devices.wait_for_examine();
+    EXPECT_EQ(seen.size(), 7u);
+    EXPECT_EQ(seen.back(), "2by alias");
+    co_await s.devices.remove("by alias");
+    EXPECT_EQ(s.devices.to_examine(), (std::vector<std::string>{"late"}));
 }
 
 // --- layers

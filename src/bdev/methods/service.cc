@@ -54,6 +54,9 @@ task<> service::stop() {
 
 std::optional<std::vector<rpc::call>> service::config() const {
     std::vector<rpc::call> calls{{"bdev_set_options", rpc::encode(_options)}};
+    for (const std::string& name : _devices.to_examine()) {
+        calls.push_back({"bdev_examine", rpc::encode(examine_params{name})});
+    }
     for (const auto& m : _modules) {
         for (rpc::call& c : m->config()) calls.push_back(std::move(c));
     }
