@@ -232,6 +232,20 @@ class rebuilder {
     std::vector<candidate> _candidates;
 };
 
+// SPDK may have let the store grow since the copy was written, and blobs have clusters there by now.
+geometry with_growth(const geometry& g, const search_result& found, const format::device_shape& device) {
+    auto larger = format::grown(g, device);
+    if (!larger || larger->cluster_count == g.cluster_count) return g;
+    const mask_header_seen* mask = found.mask_at(g.offset_of(g.cluster_mask));
+    const bool told =
+        mask != nullptr && mask->type == format::mask_type::used_clusters && mask->length == larger->cluster_count;
+    const bool used = std::ranges::any_of(found.named, [&](const clusters_seen& c) {
+        return c.offset < g.offset_of_md_page(g.md.count) && c.most >= g.cluster_count &&
+               larger->has_data_cluster(c.most);
+    });
+    return told || used ? *larger : g;
+}
+
 // As if it had been read: what its bytes say is what it is.
 result<super_block> read_again(const super_block& s, const format::device_shape& device) {
     return format::decode_super(format::encode_super(s), device);
@@ -244,6 +258,7 @@ result<rebuilt_super> rebuild_super(const search_result& found, format::page_vie
     rebuilt_super out;
     if (found.copy) {
         out.super = found.copy->super;
+        out.super.layout = with_growth(out.super.layout, found, device);
         out.how = fmt::format("the copy in page {}", found.copy->own_page);
     } else if (format::looks_like_super(damaged) && format::super_crc_right(damaged)) {
         return fail(error(errc::not_found, "no copy of it was found, and its checksum is right"));

@@ -85,6 +85,13 @@ TEST(blob_rebuild, from_the_copy_whatever_happened_to_the_super_block) {
         }
 }
 
+TEST(blob_rebuild, the_first_page_that_begins_a_blob_may_be_wrong) {
+    test_store s;
+    s.poke(test_store::own, 0, le32(12));
+    s.lose_super();
+    EXPECT_EQ(refusal(s), "found in the copy in page 49");
+}
+
 TEST(blob_rebuild, a_store_of_spdks_from_masks_and_metadata) {
     test_store s;
     s.be_spdks();
@@ -229,6 +236,24 @@ TEST(blob_rebuild, a_copy_that_was_moved_is_not_believed) {
     s.put(test_store::copy, {});
     s.lose_super();
     EXPECT_EQ(refusal(s), "found in masks and metadata");
+}
+
+// The copy knows of the first half only; SPDK has let the store grow since.
+TEST(blob_rebuild, a_store_that_grew_after_its_copy_was_written) {
+    for (bool unloaded : {true, false}) {
+        test_store s;
+        format::super_block half = s.super;
+        half.layout = *format::plan_store({.size = {s.shape().size.value / 2}, .block_size = 512},
+                                          {.cluster_size = test_store::cluster, .md_page_count = 64});
+        s.put(test_store::copy, format::encode_super_copy(half));
+        s.poke(5, 16 + 5 + 4 + 4 * 6, le32(60));  // cluster 1030 of "thin"
+        if (!unloaded) s.bytes[s.layout().offset_of(s.layout().cluster_mask) + 1] = std::byte{32};
+        s.lose_super();
+        evidence e = *inspect(s, {.search = true});
+        ASSERT_NE(e.store(), nullptr) << e.why_no_store();
+        EXPECT_EQ(e.layout().cluster_count, 64u);
+        EXPECT_FALSE(examine(e).find(format::id_of_root_page(test_store::thin))->broken());
+    }
 }
 
 TEST(blob_rebuild, of_two_copies_the_later_counts) {

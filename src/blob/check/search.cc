@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <memory>
 
 #include "blob/check/descriptors.h"
 
@@ -18,7 +19,8 @@ constexpr std::size_t pieces_at_once = 8;
 constexpr uint64_t front_bytes = uint64_t{1} << 30;  // where there is a trace, if there is a store
 constexpr uint32_t md_page_size_max = 65536;
 constexpr std::size_t roots_max = 65536, masks_max = 4096, slots_max = 64, named_max = std::size_t{1} << 20;
-constexpr unsigned copies_max = 1000;          // looked at closely; the real ones come first
+constexpr unsigned copies_max = 1000;  // looked at closely; the real ones come first
+constexpr std::size_t roots_for_limit = 16;
 constexpr uint64_t pages_before_metadata = 3;  // super block, two masks at least
 constexpr unsigned trace_bits = 52;            // of 64; chance gives 32, and so many once in 10 million files
 
@@ -31,16 +33,17 @@ T at_front(std::span<const std::byte> bytes, std::size_t offset = 0) {
 
 class scanner {
   public:
-    explicit scanner(storage& from) : _from(from), _device(from.shape()), _memory(piece_bytes * pieces_at_once) {}
+    explicit scanner(storage& from) : _from(from), _device(from.shape()) {}
 
     search_result run() {
         uint64_t at = 0;
-        while (at < limit()) {
+        _limit = limit();
+        while (at < _limit) {
             at = _from.next_data(at) / page_size * page_size;
-            if (at >= limit()) break;
+            if (at >= _limit) break;
             at = read_from(at);
         }
-        _out.searched = std::min(at, limit());
+        _out.searched = std::min(at, _limit);
         return std::move(_out);
     }
 
@@ -52,9 +55,11 @@ class scanner {
             const auto& g = _out.copy->super.layout;
             end = g.offset_of_md_page(g.md.count);
         } else if (!_out.roots.empty()) {
-            end = 0;
-            for (uint64_t stride = page_size; stride <= md_page_size_max; stride += page_size)
-                end = std::max(end, end_for(_out.roots.front(), stride));
+            uint64_t told = 0;  // by one of the first: another may be damaged, and say that its place is elsewhere
+            for (const root_seen& root : std::span(_out.roots).first(std::min(_out.roots.size(), roots_for_limit)))
+                for (uint64_t stride = page_size; stride <= md_page_size_max; stride += page_size)
+                    told = std::max(told, end_for(root, stride));
+            if (told != 0) end = told;
         } else {
             for (uint64_t stride = page_size; stride <= md_page_size_max; stride += page_size) {
                 const uint64_t length = _out.md_length(static_cast<uint32_t>(stride));
@@ -63,10 +68,10 @@ class scanner {
         }
         return std::min(end, _device.size.value / page_size * page_size);
     }
-    uint64_t end_for(const root_seen& first, uint64_t stride) const {
-        const uint64_t before = uint64_t{first.page()} * stride;
-        if (first.offset % stride != 0 || first.offset < before + pages_before_metadata * stride) return 0;
-        const uint64_t md_start = (first.offset - before) / stride;
+    uint64_t end_for(const root_seen& root, uint64_t stride) const {
+        const uint64_t before = uint64_t{root.page()} * stride;
+        if (root.offset % stride != 0 || root.offset < before + pages_before_metadata * stride) return 0;
+        const uint64_t md_start = (root.offset - before) / stride;
         uint64_t length = _out.md_length(static_cast<uint32_t>(stride));
         // As many pages as a mask has bits that has all the room in front of the metadata.
         if (length == 0) length = std::min<uint64_t>((md_start - 2) * stride * 8, UINT32_MAX);
@@ -75,15 +80,15 @@ class scanner {
 
     uint64_t read_from(uint64_t at) {
         std::vector<piece> pieces;
-        while (at < limit() && pieces.size() < pieces_at_once) {
-            const auto size = std::min<uint64_t>(piece_bytes, limit() - at);
+        while (at < _limit && pieces.size() < pieces_at_once) {
+            const auto size = std::min<uint64_t>(piece_bytes, _limit - at);
             pieces.push_back(
-                {.offset = at, .bytes = std::span(_memory).subspan(pieces.size() * piece_bytes, size), .failed = {}});
+                {.offset = at, .bytes = {_memory.get() + pieces.size() * piece_bytes, size}, .failed = {}});
             at += size;
         }
         _from.read(pieces);
         for (piece& p : pieces) {
-            for (std::size_t in = 0; in < p.bytes.size() && p.offset + in < limit(); in += page_size) {
+            for (std::size_t in = 0; in < p.bytes.size() && p.offset + in < _limit; in += page_size) {
                 piece one{.offset = p.offset + in, .bytes = p.bytes.subspan(in, page_size), .failed = {}};
                 if (!p.failed.empty()) _from.read(std::span(&one, 1));  // which of them?
                 if (one.failed.empty()) look(one.offset, one.bytes.first<page_size>());
@@ -111,6 +116,7 @@ class scanner {
             if (more < 8) break;
         }
         _out.masks.push_back({offset, static_cast<format::mask_type>(header.type), header.length, ones});
+        _limit = limit();
     }
 
     void take_slot(uint64_t offset, format::page_view page) {
@@ -160,6 +166,7 @@ class scanner {
         if (extents || head.sequence != 0 || _out.roots.size() >= roots_max) return;
         const bool own = has_name && has_uuid && !clusters && head.next == format::no_page;
         _out.roots.push_back({.offset = offset, .id = head.id, .own_of_store = own});
+        if (_out.roots.size() <= roots_for_limit) _limit = limit();
     }
 
     // A tenant may have written it into a volume, or a store with it.
@@ -169,6 +176,7 @@ class scanner {
         if (_copies++ >= copies_max || !agrees(*copy)) return;
         if (_out.copy && _out.copy->sequence >= copy->sequence) return;
         _out.copy = std::move(*copy);
+        _limit = limit();
     }
     bool agrees(const format::super_copy& copy) const {
         const format::geometry& g = copy.super.layout;
@@ -192,8 +200,10 @@ class scanner {
 
     storage& _from;
     const format::device_shape _device;
-    std::vector<std::byte> _memory;
+    const std::unique_ptr<std::byte[]> _memory =
+        std::make_unique_for_overwrite<std::byte[]>(piece_bytes * pieces_at_once);
     search_result _out;
+    uint64_t _limit = 0;
     unsigned _copies = 0;
 };
 

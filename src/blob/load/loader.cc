@@ -81,11 +81,13 @@ task<> loader::run() {
     for (auto& [id, b] : _s._blobs) co_await claim(*b);
     std::erase_if(_dropped_pages, [this](uint32_t p) { return !_s._space.claim_page(p); });
     if (set_aside_clones_of_the_damaged() || _owners_unknown) keep_what_the_damaged_may_have();
+    const bool has_copy = claim_copy();
     claim_area();
-    claim_copy();
     const auto& extension = *_s._super.extension;
     _s._commits = std::make_unique<committer>(_s._disk, _g, extension.store, extension.double_write, _s._round);
     find_old_roots();
+    if (!has_copy) _s.adopt_copy_page();
+    if (extension.copy_page != 0 && !format::says_the_same(_s._copy, _s._super)) _s._area_is_new = true;
     co_await tidy();
     if (!_clean) _s._space.all_are_stale();  // a crash may have kept the data of a write, and lost its mapping
 }
@@ -249,19 +251,17 @@ void loader::claim_area() {
 
 // The page is the store's own when it holds a copy that was made for it and nobody has it; else another is taken, with
 // the store's first change. So is one that says something else written anew then.
-void loader::claim_copy() {
-    auto& extension = *_s._super.extension;
+bool loader::claim_copy() {
+    if (!_s._super.extension) return false;
+    const auto& extension = *_s._super.extension;
     const uint32_t p = extension.copy_page;
-    const bool ours = p != 0 && _used_pages && _used_pages->test(p) && _page_owner[p] == nullptr &&
-                      page(p) != nullptr && format::is_copy_of(*page(p), extension.store, p) &&
-                      std::ranges::find(_dropped_pages, p) == _dropped_pages.end();
-    if (ours) {
-        _s._space.claim_page(p);  // or what damaged blobs may have was kept, and it with that
-        _s._copy = *page(p);
-    } else {
-        _s.adopt_copy_page();
-    }
-    if (extension.copy_page != 0 && !format::says_the_same(_s._copy, _s._super)) _s._area_is_new = true;
+    if (p == 0 || !_used_pages || !_used_pages->test(p) || _page_owner[p] != nullptr || page(p) == nullptr)
+        return false;
+    if (std::ranges::find(_dropped_pages, p) != _dropped_pages.end()) return false;
+    if (!format::is_copy_of(*page(p), extension.store, p)) return false;
+    _s._space.claim_page(p);  // or it was kept with what damaged blobs may have
+    _s._copy = *page(p);
+    return true;
 }
 
 void loader::find_old_roots() {

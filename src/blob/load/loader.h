@@ -73,7 +73,7 @@ class loader {
     void step(uint64_t n = 1) noexcept { _steps += n; }
     void keep_what_the_damaged_may_have();
     void claim_area();
-    void claim_copy();
+    bool claim_copy();
     void find_old_roots();
     task<> tidy();
 
