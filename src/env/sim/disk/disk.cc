@@ -294,10 +294,22 @@ void disk::cut_power(cut_outcome how) {
     }
     for (std::size_t i = under_way.size(); i > 1; --i) std::swap(under_way[i - 1], under_way[_chance.below(i)]);
     for (operation* o : under_way) interrupt(*o);
+    if (_keep_cuts) _before_cut = _media.clone();
     _media.cut_power(how, _chance);
     _powered = false;
     for (operation* o : under_way) schedule(*o);
     if (auto then = std::exchange(_after_cut, nullptr)) then();
+}
+
+void disk::cut_otherwise(const media& before, std::span<const write_fate> fates) {
+    restore(before);
+    _media.cut_power(fates, _chance);
+    _powered = false;
+}
+
+void disk::restore(const media& contents) {
+    VARVE_ASSERT(_in_flight.empty());
+    _media = contents.clone();
 }
 
 void disk::cut_power_at(uint64_t number, cut_outcome how, std::move_only_function<void()> then) {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -70,6 +71,16 @@ class disk {
     void cut_power(cut_outcome how = cut_outcome::drawn);
     // While operation `number` is under way. `then` is told, to bring down the rest of the machine.
     void cut_power_at(uint64_t number, cut_outcome how = cut_outcome::drawn, std::move_only_function<void()> then = {});
+    // A cut can be looked at again with another outcome:
+    //   keep_cuts(true); cut_power_at(n, ...); ... the power goes; media before = before_cut().clone();
+    //   for (...) { cut_otherwise(before, fates); ... what a new life finds ... }
+    void keep_cuts(bool keep) { _keep_cuts = keep; }
+    const media& before_cut() const { return *_before_cut; }
+    void cut_otherwise(const media& before, std::span<const write_fate> fates);  // of before.unflushed()
+    // All it holds, to be put back later. Nothing is under way.
+    media save() const { return _media.clone(); }
+    void restore(const media& contents);
+    uint64_t durable_hash() const { return _media.durable().hash(); }
     void restore_power() noexcept { _powered = true; }
     bool powered() const noexcept { return _powered; }
 
@@ -108,6 +119,8 @@ class disk {
     disk_options _how;
     rng _chance;
     media _media;
+    std::optional<media> _before_cut;  // with what was under way
+    bool _keep_cuts = false;
     uint64_t _issued = 0;
     bool _powered = true;
     bool _keep_history = false;

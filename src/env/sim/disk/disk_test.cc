@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <set>
 #include <vector>
@@ -203,6 +204,43 @@ TEST(sim_disk, cut_outcomes_can_be_told) {
             EXPECT_EQ(value_of(b.d, n * sector), value_of(b.d, n / 8 * 4096)) << "units of 4 KiB stay whole";
         }
         EXPECT_LT(there, 64U);
+    }
+}
+
+TEST(sim_disk, a_cut_can_be_looked_at_again_with_another_outcome) {
+    using enum write_fate;
+    bench b(1);
+    write(b, 0, sector, 1);
+    EXPECT_EQ(flush(b), 0);
+    write(b, 0, sector, 2);
+    write(b, sector, 64 * sector, 3);
+    b.d.keep_cuts(true);
+    b.d.cut_power_at(b.d.ops_issued(), cut_outcome::lose_all);
+    EXPECT_LT(write(b, 100 * sector, sector, 4), 0);
+    EXPECT_EQ(value_of(b.d, 0), 1);
+    b.d.keep_cuts(false);
+    const media before = b.d.before_cut().clone();
+    EXPECT_EQ(before.unflushed().size(), 3U);
+    std::set<uint64_t> hashes;
+    for (write_fate first : {lost, kept}) {
+        for (write_fate second : {lost, kept, torn}) {
+            for (write_fate third : {lost, kept}) {
+                b.d.cut_otherwise(before, std::array{first, second, third});
+                EXPECT_EQ(value_of(b.d, 0), first == kept ? 2 : 1);
+                unsigned there = 0;
+                for (uint64_t n = 1; n <= 64; ++n) there += value_of(b.d, n * sector) == 3;
+                EXPECT_EQ(there == 0, second == lost);
+                EXPECT_EQ(there == 64, second == kept);
+                EXPECT_EQ(value_of(b.d, 100 * sector), third == kept ? 4 : 0) << "was under way";
+                EXPECT_TRUE(hashes.insert(b.d.durable_hash()).second);
+                const media image = b.d.save();
+                b.d.restore_power();
+                write(b, 0, sector, 9);
+                EXPECT_EQ(flush(b), 0);
+                b.d.restore(image);
+                EXPECT_EQ(value_of(b.d, 0), first == kept ? 2 : 1);
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 #include "env/sim/disk/image.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace varve::env::sim {
@@ -74,6 +75,21 @@ image image::clone() const {
     image copy;
     for (const auto& [number, contents] : _chunks) copy._chunks[number] = std::make_unique<chunk>(*contents);
     return copy;
+}
+
+uint64_t image::hash() const {
+    uint64_t all = 0;
+    for (const auto& [number, contents] : _chunks) {
+        uint64_t of_chunk = number, any = 0;
+        for (std::size_t i = 0; i < chunk_size; i += sizeof(uint64_t)) {
+            uint64_t word = 0;
+            std::memcpy(&word, contents->data() + i, sizeof word);
+            any |= word;
+            of_chunk = (std::rotl(of_chunk, 5) ^ word) * 0x9e3779b97f4a7c15;
+        }
+        if (any != 0) all = (std::rotl(all, 7) ^ of_chunk) * 0xd6e8feb86659fd93;
+    }
+    return all;
 }
 
 }  // namespace varve::env::sim

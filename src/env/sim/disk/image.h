@@ -23,6 +23,7 @@ class image {
     uint64_t next_chunk(uint64_t offset) const;
     uint64_t bytes_used() const noexcept { return _chunks.size() * chunk_size; }
     image clone() const;
+    uint64_t hash() const;  // of the contents, not of which chunks there are
 
   private:
     using chunk = std::array<std::byte, chunk_size>;

@@ -1,6 +1,9 @@
 #include "env/sim/disk/media.h"
 
 #include <algorithm>
+#include <set>
+
+#include "util/assert.h"
 
 namespace varve::env::sim {
 
@@ -117,38 +120,19 @@ void media::forget() {
     _dirty.clear();
 }
 
-void media::cut_power(cut_outcome how, rng& chance) {
-    enum class fate : uint8_t { lost, kept, torn };
-    std::map<uint64_t, fate> fates;                          // of operations
+// fate_of(operation) says what becomes of it.
+template <class F>
+void media::leave(F fate_of, rng& chance) {
     std::map<std::pair<uint64_t, uint64_t>, bool> survived;  // (operation, unit)
-    auto fate_of = [&](uint64_t operation) {
-        auto [at, fresh] = fates.try_emplace(operation, fate::lost);
-        if (!fresh) return at->second;
-        switch (how) {
-            case cut_outcome::lose_all:
-                at->second = fate::lost;
-                break;
-            case cut_outcome::keep_all:
-                at->second = fate::kept;
-                break;
-            case cut_outcome::tear_all:
-                at->second = fate::torn;
-                break;
-            case cut_outcome::drawn:
-                at->second = static_cast<fate>(chance.below(3));
-                break;
-        }
-        return at->second;
-    };
     for (auto& [number, versions] : _dirty) {
         for (const version& v : versions) {
-            fate f = fate_of(v.operation);
-            if (f == fate::torn) {
+            write_fate f = fate_of(v.operation);
+            if (f == write_fate::torn) {
                 auto [at, fresh] = survived.try_emplace({v.operation, number * sector_size / _tear_unit}, false);
                 if (fresh) at->second = chance.coin();
-                f = at->second ? fate::kept : fate::lost;
+                f = at->second ? write_fate::kept : write_fate::lost;
             }
-            if (f == fate::lost) continue;
+            if (f == write_fate::lost) continue;
             if (v.contents) {
                 _durable.write(number * sector_size, *v.contents);
             } else {
@@ -158,6 +142,62 @@ void media::cut_power(cut_outcome how, rng& chance) {
     }
     _dirty.clear();
     _current = _durable.clone();
+}
+
+void media::cut_power(cut_outcome how, rng& chance) {
+    std::map<uint64_t, write_fate> fates;  // of operations
+    auto fate_of = [&](uint64_t operation) {
+        auto [at, fresh] = fates.try_emplace(operation, write_fate::lost);
+        if (!fresh) return at->second;
+        switch (how) {
+            case cut_outcome::lose_all:
+                at->second = write_fate::lost;
+                break;
+            case cut_outcome::keep_all:
+                at->second = write_fate::kept;
+                break;
+            case cut_outcome::tear_all:
+                at->second = write_fate::torn;
+                break;
+            case cut_outcome::drawn:
+                at->second = static_cast<write_fate>(chance.below(3));
+                break;
+        }
+        return at->second;
+    };
+    leave(fate_of, chance);
+}
+
+void media::cut_power(std::span<const write_fate> fates, rng& chance) {
+    const std::vector<uint64_t> all = unflushed();
+    VARVE_ASSERT(fates.size() == all.size());
+    leave(
+        [&](uint64_t operation) {
+            return fates[static_cast<std::size_t>(std::ranges::lower_bound(all, operation) - all.begin())];
+        },
+        chance);
+}
+
+std::vector<uint64_t> media::unflushed() const {
+    std::set<uint64_t> operations;
+    for (const auto& [number, versions] : _dirty) {
+        for (const version& v : versions) operations.insert(v.operation);
+    }
+    return {operations.begin(), operations.end()};
+}
+
+media media::clone() const {
+    media copy(_volatile_cache, _tear_unit);
+    copy._completions = _completions;
+    copy._current = _current.clone();
+    copy._durable = _durable.clone();
+    for (const auto& [number, versions] : _dirty) {
+        for (const version& v : versions) {
+            copy._dirty[number].push_back(
+                {v.operation, v.completion, v.contents ? std::make_unique<sector>(*v.contents) : nullptr});
+        }
+    }
+    return copy;
 }
 
 void media::flip(uint64_t offset, unsigned bit) {

@@ -44,6 +44,10 @@ class media {
     void forget();
     // After it, what is read is what is durable.
     void cut_power(cut_outcome how, rng& chance);
+    // The same, with the fate of each operation of which something is not durable, in the order of unflushed().
+    void cut_power(std::span<const write_fate> fates, rng& chance);
+    std::vector<uint64_t> unflushed() const;  // their numbers, ascending
+    media clone() const;
     // A bit of the medium itself: cache and durable contents.
     void flip(uint64_t offset, unsigned bit);
     void truncate(uint64_t size);
@@ -60,11 +64,13 @@ class media {
         uint64_t completion = 0;
         std::unique_ptr<sector> contents;  // null: zeroes
     };
+    template <class F>
+    void leave(F fate_of, rng& chance);
     void note_versions(uint64_t operation, uint64_t offset, uint64_t length);
     void do_zero(uint64_t operation, uint64_t offset, uint64_t length, bool cached);
 
-    const bool _volatile_cache;
-    const uint32_t _tear_unit;
+    bool _volatile_cache;
+    uint32_t _tear_unit;
     uint64_t _completions = 0;
     image _current;
     image _durable;

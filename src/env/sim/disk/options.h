@@ -54,4 +54,7 @@ enum class cut_outcome : uint8_t {
     tear_all,  // every write torn (those of one unit: kept or lost)
 };
 
+// And of one of them, when a test says so of each.
+enum class write_fate : uint8_t { lost, kept, torn };
+
 }  // namespace varve::env::sim
