@@ -25,7 +25,7 @@ inline std::string hash_of(std::span<const std::byte> bytes) {
 
 // Every blob with its attributes and contents. Reads all of them.
 inline task<std::string> describe(life& l, store& s) {
-    std::string text = fmt::format("super blob {:x}\n", s.super_blob());
+    std::string text = fmt::format("super blob {:x}, {} data clusters\n", s.super_blob(), s.data_clusters());
     for (blob_id id : s.blobs()) {
         const blob_state& b = *s.find(id);
         text += fmt::format("{:x}: {} clusters, thin {}, read-only {}, below {:x}", id, b.record.cluster_count,
@@ -90,7 +90,9 @@ inline void expect_sound(const store& s) {
 inline std::string fsck(const env::sim::disk& on, bool unloaded) {
     struct contents final : check::storage {
         explicit contents(const env::sim::disk& d) : disk(d) {}
-        format::device_shape shape() const noexcept override { return {{disk.size()}, 512}; }
+        format::device_shape shape() const noexcept override {
+            return {{disk.size()}, disk.options().logical_block_size};
+        }
         void read(std::span<check::piece> pieces) override {
             for (check::piece& p : pieces) disk.peek(p.offset, p.bytes);
         }
@@ -109,14 +111,24 @@ inline std::string fsck(const env::sim::disk& on, bool unloaded) {
     return text;
 }
 
-// Writes `blocks` blocks from `lba` on, and flushes.
-inline task<> write_pattern(life& l, store& s, blob_id id, uint64_t lba, uint32_t blocks, char c, bool flush = true) {
+// 512-byte sectors as blocks of a device: those that they are in.
+struct block_range {
+    block_range(const bdev::device& d, uint64_t sector, uint64_t count)
+        : lba(sector * 512 / d.block_size()),
+          blocks(static_cast<uint32_t>(round_up((sector + count) * 512, d.block_size()) / d.block_size() - lba)) {}
+    uint64_t lba;
+    uint32_t blocks;
+};
+
+// Writes `count` sectors from `sector` on, and flushes.
+inline task<> write_pattern(life& l, store& s, blob_id id, uint64_t sector, uint32_t count, char c, bool flush = true) {
     auto d = co_await l.serve(s, id);
-    data_bytes data(std::size_t{blocks} * d->block_size(), static_cast<std::byte>(c));
+    const block_range at(*d, sector, count);
+    data_bytes data(std::size_t{at.blocks} * d->block_size(), static_cast<std::byte>(c));
     result<> outcome;
     {
         auto io = d.channel();
-        outcome = co_await as_result(bdev::write(*io, lba, data));
+        outcome = co_await as_result(bdev::write(*io, at.lba, data));
         if (outcome && flush) outcome = co_await as_result(bdev::flush(*io));
     }
     d.close();

@@ -56,8 +56,9 @@ class sim_channel final : public bdev::channel {
         o->request = &r;
         o->channel = this;
         o->target = &_target;
-        o->offset = r.lba * 512;
-        o->length = uint64_t{r.blocks} * 512;
+        const uint64_t block = _target.logical_block_size();
+        o->offset = r.lba * block;
+        o->length = r.blocks * block;
         using kind = env::file_op_kind;
         o->kind = r.operation == bdev::op::read    ? kind::read
                   : r.operation == bdev::op::write ? kind::write
@@ -93,18 +94,19 @@ class sim_channel final : public bdev::channel {
 
 class sim_base final : public bdev::device {
   public:
-    sim_base(std::unique_ptr<env::file> target, const env::sim::disk_options& how)
-        : device(properties_of(*target, how)), _target(std::move(target)) {}
+    sim_base(std::unique_ptr<env::file> target, const env::sim::disk_options& how, std::string name = "base")
+        : device(properties_of(*target, how, std::move(name))), _target(std::move(target)) {}
     std::string_view module_name() const noexcept override { return "sim"; }
     std::unique_ptr<bdev::channel> open_channel() override {
         return std::make_unique<sim_channel>(*thread::thread::current(), *_target);
     }
 
   private:
-    static bdev::properties properties_of(const env::file& f, const env::sim::disk_options& how) {
+    static bdev::properties properties_of(const env::file& f, const env::sim::disk_options& how, std::string name) {
         bdev::properties p;
-        p.name = "base";
-        p.num_blocks = f.size() / 512;
+        p.name = std::move(name);
+        p.block_size = how.logical_block_size;
+        p.num_blocks = f.size() / p.block_size;
         p.offered = bdev::op_bit(bdev::op::read) | bdev::op_bit(bdev::op::write) | bdev::op_bit(bdev::op::unmap) |
                     bdev::op_bit(bdev::op::write_zeroes) | bdev::op_bit(bdev::op::flush);
         p.write_cache = how.volatile_cache;
