@@ -6,6 +6,7 @@
 
 #include "blob/check/descriptors.h"
 #include "blob/check/examiner.h"
+#include "blob/format/belief.h"
 #include "blob/format/stale.h"
 
 namespace varve::blob::check {
@@ -35,7 +36,7 @@ void examiner::find_blobs() {
 }
 
 // A mask has no checksum, and a blob is not deleted for one bit of it: a deletion frees the blob's pages and clusters,
-// too, and others have them by and by.
+// too, and others have them by and by. One that was written after the super block is not of the time of the masks.
 void examiner::judge_unmarked_roots(std::span<const uint32_t> roots) {
     format::bit_mask pages(_g.md.count), clusters(_g.cluster_count);  // of those that are marked
     for (const examined_blob& b : _out.blobs) {
@@ -54,7 +55,8 @@ void examiner::judge_unmarked_roots(std::span<const uint32_t> roots) {
             owns = owns || used_clusters == nullptr || !used_clusters->none(run.first, run.count);
         }
         const bool page_used = (used_pages == nullptr || used_pages->test(root)) && !pages.test(root);
-        if (page_used || (owns && !others)) continue;
+        const bool later = format::is_later(_out.blobs.back().record.stamp, _super);
+        if (page_used || ((owns || later) && !others)) continue;
         _out.findings.resize(findings);
         _out.blobs.pop_back();
         report_stale_root(root);

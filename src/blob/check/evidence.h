@@ -34,6 +34,8 @@ class evidence {
     // Metadata page `number`; clear pages may be left out.
     void take_page(uint32_t number, format::page_view bytes);
     void take_unreadable(uint32_t first_page, uint32_t count, std::string_view why);
+    // That it was unloaded is not true, whatever the super block says.
+    void doubt_clean() noexcept { _super->clean = false; }
     // From now on an unreadable page counts as clear: it is to be written anew.
     void give_up(uint32_t page);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "blob/check/examiner.h"
+#include "blob/format/belief.h"
 
 namespace varve::blob::check {
 
@@ -57,6 +58,7 @@ finding& examiner::report_blob(problem what, const examined_blob& b, std::string
 
 examination examiner::run() {
     look_at_super();
+    doubt_masks();
     replay_double_write();
     mend_flipped_bits();
     find_blobs();
@@ -100,6 +102,24 @@ void examiner::look_at_super() {
                    ? "super block: a write of it was torn; its first sector is whole and counts"
                    : "super block: a write of its clean flag was torn; everything else in it is known")
             .repairable = true;
+}
+
+// What they deny was written before they were, if they are of the last unload.
+void examiner::doubt_masks() {
+    const format::bit_mask *pages = _e.mask(mask_type::used_pages), *ids = _e.mask(mask_type::used_blobids);
+    if (!clean() || pages == nullptr || ids == nullptr || !format::are_doubtful(_super, *pages, *ids)) return;
+    std::vector<uint32_t> against;
+    for (const auto& [number, bytes] : _e.pages())
+        if (format::speaks_against_masks(_super, *ids, bytes, number)) against.push_back(number);
+    if (against.empty()) return;
+    finding& f = report(problem::bad_mask, severity::error,
+                        fmt::format("super block: says that the store was unloaded, but its masks do not know of {} "
+                                    "(first pages {}): they are older, and the store was not unloaded since",
+                                    ids->count() == 0 ? "any blob" : "its super blob", in_words(against)));
+    f.pages = std::move(against);
+    f.repairable = true;
+    _out.masks_lied = true;
+    _e.doubt_clean();
 }
 
 void examiner::judge_cleanness() {

@@ -60,6 +60,7 @@ struct examination {
     std::vector<uint32_t> stale_roots;
     std::vector<uint32_t> flipped;          // pages of blobs in which one bit was flipped
     std::vector<format::blob_id> restored;  // that were set aside, and the reason is gone
+    bool masks_lied = false;                // those of a store that says it was unloaded
     bool can_be_clean = false;              // all of it can be read: after a repair it may count as unloaded
     bool double_write_lost = false;         // others use its pages, or may
     bool copy_lost = false;                 // of the super block; the same

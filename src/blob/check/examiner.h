@@ -22,6 +22,7 @@ class examiner {
 
     // examine.cc: what is not about one blob
     void look_at_super();
+    void doubt_masks();
     bool in_no_chain(uint32_t page) const noexcept;
     void judge_unreadable();
     void judge_cleanness();

@@ -304,7 +304,7 @@ class planner {
     void plan_super() {
         format::super_block s = *_e.store();
         const bool rebuilt = !_e.rebuilt_from().empty();
-        const bool damaged = rebuilt || s.flipped || s.origin == format::super_origin::torn ||
+        const bool damaged = rebuilt || _found.masks_lied || s.flipped || s.origin == format::super_origin::torn ||
                              s.origin == format::super_origin::clean_flag_torn;
         const bool can_be_clean = _found.can_be_clean;
         if (!damaged && (s.clean || !can_be_clean) && !_found.copy_due && _plan.empty()) return;
@@ -319,10 +319,11 @@ class planner {
         }
         // The last of all: before it, whoever looks finds the same as this repair did.
         add(0, _e.super_page(), format::encode_super(s),
-            rebuilt   ? fmt::format("super block: made anew from {}", _e.rebuilt_from())
-            : damaged ? "super block: made whole"
-            : s.clean ? "super block: unloaded"
-                      : "super block: a new sequence number; the store stays not unloaded");
+            rebuilt             ? fmt::format("super block: made anew from {}", _e.rebuilt_from())
+            : _found.masks_lied ? "super block: that the store was unloaded was not true"
+            : damaged           ? "super block: made whole"
+            : s.clean           ? "super block: unloaded"
+                                : "super block: a new sequence number; the store stays not unloaded");
     }
     void plan_copy(const format::super_block& s) {
         const uint32_t page = s.extension->copy_page;

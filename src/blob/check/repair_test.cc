@@ -69,6 +69,46 @@ TEST(blob_repair, a_deleted_blob_whose_clusters_others_have_is_stale) {
     EXPECT_THAT(all_text(found), Not(HasSubstr("shared_clusters")));
 }
 
+// A store that died before it was ever unloaded, or long after; then something makes it say that it was.
+TEST(blob_repair, masks_that_know_of_no_blob_delete_none) {
+    store s;
+    std::vector<format::page_bytes> roots;
+    for (uint32_t root : {store::own, store::thick, store::thin, store::snap1, store::snap2, store::clone, store::old})
+        roots.push_back(s.get(root));
+    s.pages_used = s.ids_used = format::bit_mask(s.layout().md.count);
+    s.clusters_used = format::bit_mask(s.layout().cluster_count);
+    s.pages_used.set(50, 14);
+    s.clusters_used.set(0, s.layout().first_data_cluster);
+    s.write_masks();
+    expect_repaired(
+        s, {"bad_mask error super block: says that the store was unloaded, but its masks do not know of any"}, 0);
+    repair(s);
+    for (uint32_t root : {store::own, store::thick, store::thin, store::snap1, store::snap2, store::clone, store::old})
+        EXPECT_NE(blob_of(check_of(s), root), nullptr) << root;
+    EXPECT_TRUE(inspect(s)->store()->clean);
+    EXPECT_TRUE(check_of(s).findings.empty()) << all_text(check_of(s));
+}
+
+TEST(blob_repair, masks_that_do_not_know_of_the_super_blob_delete_none) {
+    store s;
+    forget_in_masks(s, store::own);
+    forget_in_masks(s, store::old);
+    expect_repaired(s, {"its masks do not know of its super blob (first pages 0)"}, 0);
+    repair(s);
+    EXPECT_NE(blob_of(check_of(s), store::own), nullptr);
+    EXPECT_NE(blob_of(check_of(s), store::old), nullptr);
+}
+
+TEST(blob_repair, masks_delete_no_blob_that_was_written_after_the_super_block) {
+    for (bool later : {true, false}) {
+        store s;
+        s.super.extension->next_stamp = later ? store::old : store::old + 1;
+        s.write_super();
+        forget_in_masks(s, store::old);
+        EXPECT_EQ(check_of(s).stale_roots.empty(), later) << all_text(check_of(s));
+    }
+}
+
 // --- what damaged blobs have
 
 TEST(blob_repair, one_flipped_bit_is_put_right) {

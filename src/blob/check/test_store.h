@@ -26,6 +26,7 @@ class test_store : public storage {
         super.clean = clean;
         super.extension = format::super_extension{.store = uuid::from_random(1, 2), .sequence = 1};
         super.extension->double_write = {.first = 50, .slots = 2, .per_slot = 7};
+        super.extension->next_stamp = old + 2;
         _next = _g.first_data_cluster;
         pages_used = ids_used = format::bit_mask(_g.md.count);
         clusters_used = format::bit_mask(_g.cluster_count);

@@ -90,7 +90,7 @@ result<super_block> understood(super_block out, const device_shape& device) {
         return fail(errc::unsupported, fmt::format("super block: version is {}, known are {} to {}", w.version.get(),
                                                    version_min, version_max));
     out.version = w.version;
-    out.clean = w.clean != 0 && out.origin != super_origin::clean_flag_torn && !out.flipped;
+    out.clean = w.clean == 1 && out.origin != super_origin::clean_flag_torn && !out.flipped;
     out.super_blob = w.super_blob;
     std::copy(std::begin(w.type), std::end(w.type), out.type.begin());
 

@@ -41,6 +41,14 @@ page_bytes rewritten_by_spdk(const page_bytes& page, uint32_t clean) {
     return std::bit_cast<page_bytes>(w);
 }
 
+TEST(blob_format_super, only_one_says_that_it_was_unloaded) {
+    for (uint32_t word : {0u, 1u, 2u, 0x100u, 0x80000001u}) {
+        auto back = decode_super(rewritten_by_spdk(encode_super(a_store(true)), word), device);
+        ASSERT_TRUE(back) << back.error().message();
+        EXPECT_EQ(back->clean, word == 1) << word;
+    }
+}
+
 TEST(blob_format_super, round_trip) {
     for (bool extended : {false, true}) {
         super_block s = a_store(extended);

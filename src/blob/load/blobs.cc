@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <deque>
 
+#include "blob/format/belief.h"
 #include "blob/load/loader.h"
 #include "thread/awaits.h"
 
@@ -115,6 +116,9 @@ bool loader::is_root(uint32_t p) const {
 
 // The masks of a store that was unloaded are exactly what its blobs have; what is not so is read closely.
 bool loader::masks_fit() const {
+    for (const auto& p : _pages) {
+        if (p && format::is_later(format::header_of(*p).stamp, _s._super)) return false;
+    }
     named all = named_by_all();
     for (const auto& [id, b] : _s._blobs) {
         if (b->set_aside()) return false;
@@ -131,7 +135,8 @@ bool loader::masks_fit() const {
 }
 
 // A whole first page that the mask of blob ids does not have. A deletion frees the blob's pages and clusters, too, and
-// others have them by and by; one bit that flipped does not.
+// others have them by and by; one bit that flipped does not. One that was written after the super block is not of the
+// time of the masks.
 bool loader::is_alive(const blob_state& b, const named& by_others) const {
     const uint32_t root = format::root_page_of(b.id);
     if (_used_pages->test(root) && !by_others.pages.test(root)) return true;
@@ -142,7 +147,7 @@ bool loader::is_alive(const blob_state& b, const named& by_others) const {
         others = others || by_others.clusters.test(c);
         owns = owns || _used_clusters->test(c);
     }
-    return owns && !others;
+    return (owns || format::is_later(b.record.stamp, _s._super)) && !others;
 }
 
 void loader::decode(blob_state& b) {

@@ -57,6 +57,90 @@ TEST(doubt, a_bit_of_the_mask_of_blob_ids_makes_no_blob) {
     });
 }
 
+// It died, and something makes its super block say that it was unloaded.
+void call_unloaded(env::sim::disk& on) {
+    format::page_bytes page;
+    on.peek(0, page);
+    format::super_block s = *format::decode_super(page, {{on.size()}, 512});
+    s.clean = true;
+    on.poke(0, format::encode_super(s));
+}
+
+TEST(doubt, masks_that_know_of_no_blob_delete_none) {
+    for (bool change : {false, true}) {
+        SCOPED_TRACE(change);
+        sim_machine m(1, 4 << 20, {.volatile_cache = false});
+        blob_id id = 0;
+        auto made = m.live([&id](life& l) -> task<> {
+            auto s = co_await store::init(l.devices, l.base(), small);
+            id = co_await s->create({.clusters = 3});
+            co_await write_pattern(l, *s, id, 0, 3 * blocks, 'a');
+            co_await s->abandon();
+        });
+        EXPECT_TRUE(made) << made.error().message();
+        call_unloaded(m.disk());
+        auto outcome = m.live([&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            if (s->find(id) == nullptr) co_await fail(errc::not_found, "the blob is lost");
+            expect_sound(*s);
+            if (change) co_await s->create({.clusters = 1});
+            co_await s->unload();
+        });
+        EXPECT_TRUE(outcome) << outcome.error().message();
+        EXPECT_EQ(fsck(m.disk(), true), "");
+    }
+}
+
+// The power goes at each operation of the first change of such a store.
+TEST(doubt, such_masks_are_right_before_the_store_is_changed) {
+    bool over = false;
+    for (uint64_t n = 0; !over; ++n) {
+        SCOPED_TRACE(testing::Message() << "power cut at operation " << n);
+        sim_machine m(1, 4 << 20, {.volatile_cache = false});
+        blob_id id = 0;
+        auto made = m.live([&id](life& l) -> task<> {
+            auto s = co_await store::init(l.devices, l.base(), small);
+            id = co_await s->create({.clusters = 3});
+            co_await s->abandon();
+        });
+        EXPECT_TRUE(made) << made.error().message();
+        call_unloaded(m.disk());
+        auto changed = m.live([&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            const uint64_t cut = m.disk().ops_issued() + n;
+            m.disk().cut_power_at(cut, env::sim::cut_outcome::tear_all);
+            co_await as_result(s->create({.clusters = 1}));
+            over = m.disk().ops_issued() <= cut;
+            m.disk().cut_power_at(UINT64_MAX);
+            co_await s->abandon();
+        });
+        EXPECT_TRUE(changed) << changed.error().message();
+        auto outcome = m.live([&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            if (s->find(id) == nullptr) co_await fail(errc::not_found, "the blob is lost");
+            EXPECT_FALSE(s->find(id)->set_aside());
+            expect_sound(*s);
+            co_await s->unload();
+        });
+        EXPECT_TRUE(outcome) << outcome.error().message();
+    }
+}
+
+TEST(doubt, masks_delete_no_blob_that_was_written_after_the_super_block) {
+    doubtful d;
+    d.allocate_more(false);
+    call_unloaded(d.machine.disk());
+    d.live([&d](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        if (s->find(d.young) == nullptr) co_await fail(errc::not_found, "the blob is lost");
+        expect_sound(*s);
+        co_await d.expect_contents(l, *s, d.young, 'y');
+        co_await d.expect_kept(*s);
+        co_await s->unload();
+    });
+    EXPECT_EQ(fsck(d.machine.disk(), true), "");
+}
+
 TEST(doubt, what_a_deletion_left_stays_deleted) {
     doubtful d;
     d.allocate_more(true);

@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "blob/check/search.h"
+#include "blob/format/belief.h"
 #include "blob/format/super_copy.h"
 #include "env/system.h"
 #include "thread/awaits.h"
@@ -65,6 +66,7 @@ task<std::unique_ptr<store>> store::load(bdev::registry& devices, bdev::descript
 
 task<> loader::run() {
     co_await read_masks();
+    co_await doubt_masks();
     co_await repeat_round();
     co_await read_metadata();
     co_await find_blobs();
@@ -113,6 +115,21 @@ task<> loader::read_masks() {
     _used_clusters = co_await read_mask(format::mask_type::used_clusters, _g.cluster_mask, _g.cluster_count);
     _used_ids = co_await read_mask(format::mask_type::used_blobids, _g.blobid_mask, _g.md.count);
     _clean = _s._super.masks_are_true() && _used_pages && _used_clusters && _used_ids;
+}
+
+// What they deny may be a blob's, if they are not of the last unload: then the store died. That it is said to be
+// unloaded becomes true before anything else is changed.
+task<> loader::doubt_masks() {
+    if (!_clean || !format::are_doubtful(_s._super, *_used_pages, *_used_ids)) co_return;
+    _read_all = true;
+    co_await read_metadata();
+    for (uint32_t p = 0; p < _g.md.count && !_masks_lied; ++p) {
+        _masks_lied = _pages[p] != nullptr && format::speaks_against_masks(_s._super, *_used_ids, *_pages[p], p);
+    }
+    if (!_masks_lied) co_return;
+    _clean = _s._super.clean = false;
+    for (auto& p : _pages) p.reset();  // a round may change them
+    _unreadable.clear();
 }
 
 task<> loader::read_metadata() {
@@ -240,7 +257,7 @@ void loader::claim_area() {
         // The next load ignores the area unless the mask has it and varve wrote the super block last.
         const auto origin = _s._super.origin;
         const bool ours = origin == format::super_origin::whole || origin == format::super_origin::torn;
-        _s._area_is_new = !ours || !_used_pages || !_used_pages->all(area.first, area.page_count());
+        _s._area_is_new = _masks_lied || !ours || !_used_pages || !_used_pages->all(area.first, area.page_count());
         if (free) return;
     }
     if (!extension) extension.emplace().store = _s._devices.world().make_uuid();

@@ -26,6 +26,7 @@ class loader {
     task<result<>> read_patiently(uint64_t offset, std::span<std::byte> to);
     task<> read_masks();
     task<std::optional<format::bit_mask>> read_mask(format::mask_type type, format::page_range where, uint32_t bits);
+    task<> doubt_masks();
     task<> repeat_round();
     task<bool> lies_in_place(const format::double_write_header::image& image, std::span<std::byte> to);
     task<> write_in_place(const format::double_write_header& header, std::span<const format::page_bytes> images);
@@ -84,6 +85,7 @@ class loader {
     uint64_t _claimed = 0;  // since others had their turn
     bool _clean = false;
     bool _read_all = false;
+    bool _masks_lied = false;      // those of a store that says it was unloaded
     bool _owners_unknown = false;  // pages of blobs, or what may be such, tell nothing: who knows what they have
     std::optional<format::bit_mask> _used_pages, _used_clusters, _used_ids;
     std::vector<std::unique_ptr<format::page_bytes>> _pages;  // of the region; null: clear, or not wanted
