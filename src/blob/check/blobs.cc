@@ -270,14 +270,7 @@ void examiner::find_owned(examined_blob& b) {
 
 void examiner::look_at_flags(examined_blob& b) {
     const auto& r = b.record;
-    if (b.aside()) {
-        const std::string* why = r.internal_xattrs.find(format::xattr_set_aside);
-        finding& f = report(problem::set_aside, severity::note,
-                            fmt::format("blob {:#x} {}: was set aside{}{}", b.id(),
-                                        r.access() == format::blob_access::none ? "(not opened)" : "(read only)",
-                                        why == nullptr ? "" : ": ", why == nullptr ? "" : *why));
-        f.blobs = {b.id()};
-    }
+    if (auto f = look_at_aside(r)) _out.findings.push_back(std::move(*f));
     if (r.access() == format::blob_access::none && !b.aside()) {
         finding& f = report(problem::bad_blob, severity::error,
                             fmt::format("blob {:#x}: has features this code does not know (invalid flags {:#x})",

@@ -73,6 +73,18 @@ std::vector<format::cluster_run> as_runs(std::span<const uint32_t> sorted_number
     return out;
 }
 
+std::optional<finding> look_at_aside(const format::blob_record& r) {
+    if ((r.flags.invalid & format::invalid_flag::set_aside) == 0 &&
+        (r.flags.data_read_only & format::data_ro_flag::set_aside) == 0)
+        return std::nullopt;
+    const std::string* why = r.internal_xattrs.find(format::xattr_set_aside);
+    finding f{.what = problem::set_aside, .how_bad = severity::note, .blobs = {r.id}};
+    f.text = fmt::format("blob {:#x} {}: was set aside{}{}", r.id,
+                         r.access() == format::blob_access::none ? "(not opened)" : "(read only)",
+                         why == nullptr ? "" : ": ", why == nullptr ? "" : *why);
+    return f;
+}
+
 std::string in_words(std::span<const format::cluster_run> runs) {
     constexpr std::size_t shown = 8;
     std::string out;

@@ -1,6 +1,7 @@
 // Inconsistencies of a store, as data and in words.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -49,6 +50,9 @@ struct finding {
     std::vector<format::cluster_run> clusters;
     std::string text;
 };
+
+// Of a blob that an earlier repair set aside: that is known and harms nobody. Nothing for another one.
+std::optional<finding> look_at_aside(const format::blob_record& r);
 
 // "1, 3-5, 9 and 312 more"
 std::string in_words(std::span<const uint32_t> sorted_numbers);

@@ -17,6 +17,12 @@ constexpr uint64_t per_page = format::clusters_per_extent_page;
 constexpr unsigned pages_at_once = 256;  // looked at before others have their turn
 constexpr uint8_t users_max = 2;         // a half-made snapshot and its clone; more cannot be
 
+std::string why_not_opened(const format::blob_record& r) {
+    if ((r.flags.invalid & format::invalid_flag::set_aside) == 0) return "it uses features this version does not know";
+    const std::string* why = r.internal_xattrs.find(format::xattr_set_aside);
+    return why == nullptr ? "varve fsck set it aside" : "varve fsck set it aside: " + *why;
+}
+
 }  // namespace
 
 struct loader::named {
@@ -165,7 +171,7 @@ void loader::decode(blob_state& b) {
     result<> outcome;
     if (wrong) outcome = fail(std::move(*wrong));
     if (outcome && b.record.access() == format::blob_access::none) {
-        outcome = fail(errc::unsupported, "it uses features this version does not know");
+        outcome = fail(errc::unsupported, why_not_opened(b.record));
     }
     if (outcome && b.is_external_clone()) {
         const std::string* id = b.record.internal_xattrs.find(format::xattr_external_parent);

@@ -37,6 +37,7 @@ struct family : doubtful {
         r.id = young;
         r.flags.invalid = format::invalid_flag::thin | format::invalid_flag::set_aside | more_flags;
         r.pages = {pages[0]};
+        r.internal_xattrs.set(format::xattr_set_aside, "its second page is damaged");
         machine.disk().poke(g.offset_of_md_page(pages[0]), (*format::encode_chain(r))[0]);
     }
     task<std::string> why_not_removed(store& s, blob_id id) {
@@ -143,6 +144,16 @@ TEST(parents, what_fsck_cut_off_may_have_named_a_parent) {
         auto s = co_await store::load(l.devices, l.base(), plain);
         co_await s->remove(known.other);
         co_await s->remove(known.old);
+        co_await s->abandon();
+    });
+}
+
+TEST(parents, what_fsck_set_aside_says_why) {
+    family f;
+    f.cut_by_fsck(0);
+    f.live([&f](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        EXPECT_EQ(s->find(f.young)->damage, "varve fsck set it aside: its second page is damaged");
         co_await s->abandon();
     });
 }
