@@ -151,6 +151,104 @@ CHECK_TEST(finds_clusters_with_two_owners_and_with_none) {
     co_await s->unload();
 }
 
+// With the flag and the reason that fsck puts into it: what fsck calls no error is none here, either.
+CHECK_TEST(calls_no_error_what_fsck_set_aside) {
+    auto s = co_await make_store(l);
+    const blob_id id = s->blobs()[2];
+    format::blob_record r = s->find(id)->record;
+    co_await s->unload();
+    r.flags.invalid |= format::invalid_flag::set_aside;
+    r.internal_xattrs.set(format::xattr_set_aside, "it was damaged");
+    {
+        disk raw(l.devices, l.base());
+        env::buffer memory = co_await raw.memory(4096);
+        std::ranges::copy((*format::encode_chain(r))[0], memory.bytes().begin());
+        co_await raw.write(s->geometry().offset_of_md_page(r.pages[0]), memory.bytes());
+    }
+    s = co_await store::load(l.devices, l.base(), {.type = "TEST"});
+    EXPECT_EQ(co_await findings(*s), "note:set_aside ");
+    co_await s->unload();
+}
+
+// A thin blob with clusters in forty extent pages.
+task<blob_id> make_large(life& l, store& s) {
+    blob_id id = co_await s.create({.clusters = 40 * 512, .thin = true});
+    for (uint64_t i = 0; i < 40; ++i) co_await write_pattern(l, s, id, i * 512 * (cluster / 512), 1, 'l');
+    co_await s.settle();
+    co_return id;
+}
+void make_reads_slow(sim_machine& m, const store& s) {
+    m.disk().inject({.what = env::sim::disk_fault::effect::slow,
+                     .kind = env::file_op_kind::read,
+                     .first = s.geometry().offset_of_md_page(0),
+                     .end = s.geometry().offset_of_cluster(s.geometry().first_data_cluster),
+                     .times = uint64_t{1} << 40,
+                     .delay = 20 * milliseconds});
+}
+task<> check_all(store& s, jobs::job& j, result<>& outcome, bool& over) {
+    online_check check(s, j);
+    auto found = co_await as_result(check.run());
+    over = true;
+    if (!found) {
+        outcome = fail(std::move(found).error());
+    } else {
+        EXPECT_TRUE(found->empty()) << found->front().text;
+    }
+}
+
+TEST(online_check, first_writes_wait_for_few_pages) {
+    sim_machine m(1, disk_bytes, {.volatile_cache = false});
+    auto outcome = m.live([&m](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        const blob_id id = co_await make_large(l, *s);
+        make_reads_slow(m, *s);
+        jobs::job j;
+        result<> checked;
+        bool over = false;
+        crew busy;
+        busy.start(check_all(*s, j, checked, over));
+        time_ns longest = 0;
+        uint64_t i = 0;
+        while (!over) {
+            const time_ns begun = thread::thread::current()->now();
+            co_await write_pattern(l, *s, id, (i++ * 512 + 1) * (cluster / 512), 1, 'f');
+            longest = std::max(longest, thread::thread::current()->now() - begun);
+            co_await sleep(5 * milliseconds);
+        }
+        co_await busy.done();
+        EXPECT_LT(longest, 100 * milliseconds);
+        EXPECT_TRUE(checked) << checked.error().message();
+        m.disk().clear_faults();
+        co_await s->unload();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
+TEST(online_check, can_be_paused_and_cancelled_within_a_blob) {
+    sim_machine m(1, disk_bytes, {.volatile_cache = false});
+    auto outcome = m.live([&m](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), small);
+        const blob_id id = co_await make_large(l, *s);
+        make_reads_slow(m, *s);
+        jobs::job j;
+        result<> checked;
+        bool over = false;
+        crew busy;
+        busy.start(check_all(*s, j, checked, over));
+        co_await sleep(50 * milliseconds);  // within its extent pages
+        j.pause();
+        co_await sleep(1 * seconds);
+        EXPECT_FALSE(over);
+        co_await write_pattern(l, *s, id, 7 * (cluster / 512), 1, 'f');  // nobody waits for one that is paused
+        j.cancel();
+        co_await busy.done();
+        EXPECT_EQ(checked.error().code(), errc::cancelled);
+        m.disk().clear_faults();
+        co_await s->unload();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
 CHECK_TEST(can_be_cancelled) {
     auto s = co_await make_store(l);
     jobs::job j;
