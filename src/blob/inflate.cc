@@ -1,17 +1,33 @@
 // Making a clone independent of its parent, or giving it another one.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "blob/store.h"
+#include "thread/awaits.h"
 
 namespace varve::blob {
 
 namespace {
 constexpr unsigned copies_at_once = 4;
+constexpr uint64_t looked_at_once = 16384;  // clusters, before others have their turn
 
 // A cluster that is not the blob's own, although it has to be without its parent, or without any.
 bool shows_parent(const blob_state& b, uint64_t i, bool all) noexcept {
     if (b.current->at(i) != no_cluster) return false;
     return all || b.parent->current->at(i) != no_cluster || hides(*b.parent->current, i);
+}
+
+// From `i` on to the next such cluster. False: not found yet, others may have their turn; or there is none, and `i` is
+// the blob's size.
+bool find_shown(const blob_state& b, uint64_t& i, bool all) noexcept {
+    const uint64_t size = b.current->size;
+    for (uint64_t n = 0; n < looked_at_once && i < size; ++n, ++i) {
+        if (!all && i < b.parent->current->size) i = std::min(size, b.parent->current->next(i));
+        if (i < size && shows_parent(b, i, all)) return true;
+    }
+    i = std::min(i, size);
+    return false;
 }
 }  // namespace
 
@@ -32,7 +48,14 @@ task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
     std::optional<operation> its;
     if (!all) its.emplace(co_await begin_on(*b.parent));
     uint64_t wanted = 0;
-    for (uint64_t i = 0; i < b.current->size; ++i) wanted += shows_parent(b, i, all);
+    for (uint64_t i = 0; i < b.current->size;) {
+        if (find_shown(b, i, all)) {
+            ++i;
+            if (++wanted % looked_at_once != 0) continue;
+        }
+        if (i < b.current->size) co_await yield();
+        co_await progress.turn();
+    }
     if (wanted > _space.free_clusters()) {
         co_await fail(errc::no_space,
                       fmt::format("{} clusters are wanted, {} are free", wanted, _space.free_clusters()));
@@ -42,7 +65,8 @@ task<> store::detach(blob_state& b, bool all, jobs::job& progress) {
     crew copies;
     result<> outcome;
     for (uint64_t i = 0; i < b.current->size && outcome && !copies.failed(); ++i) {
-        if (!shows_parent(b, i, all)) continue;
+        while (!find_shown(b, i, all) && i < b.current->size && !progress.cancelled()) co_await yield();
+        if (i >= b.current->size) break;
         auto slot = co_await slots.acquire();
         outcome = co_await as_result(progress.turn(_super.layout.cluster_size));  // the last thing: it may be paused
         auto one = [](store& s, blob_state& of, uint64_t index, jobs::job& told, semaphore::units) -> task<> {
@@ -64,10 +88,11 @@ task<> store::drop_parent(blob_state& b, bool all) {
     co_await begin_change();
     co_await save_locked(b);
     blob_state* above = all || b.parent == nullptr ? nullptr : b.parent->parent;
-    for (uint64_t i = 0; i < b.current->size; ++i) {
-        if (shows_parent(b, i, all)) co_await fail(errc::io, "a flush has failed, and copies are lost");
+    revision r = revise(b);  // it fails when a flush does from here on
+    for (uint64_t i = 0; i < b.current->size;) {
+        if (find_shown(b, i, all)) co_await fail(errc::io, "a flush has failed, and copies are lost");
+        if (i < b.current->size) co_await yield();
     }
-    revision r = revise(b);
     r.record.xattrs.erase(_tied);
     r.record.internal_xattrs.erase(format::xattr_parent);
     r.record.internal_xattrs.erase(format::xattr_external_parent);

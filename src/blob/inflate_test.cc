@@ -95,6 +95,46 @@ TEST(store_inflate, can_be_cancelled_and_done_again) {
         60);
 }
 
+// Others have their turns while the clusters of a large blob are counted; and what internal attributes it has the flags
+// of its first page say, as SPDK wants it.
+TEST(store_inflate, a_large_blob_keeps_nobody_waiting) {
+    sim_machine m(1, 4 << 20, {.volatile_cache = false});
+    auto outcome = m.live([](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), {.cluster_size = cluster, .trim = false});
+        blob_id id = co_await s->create({.clusters = 100'000, .thin = true});
+        co_await write_pattern(l, *s, id, 0, 1, 'p');
+        blob_ref b = co_await s->open(id);
+        co_await s->snapshot(b, {});
+        co_await write_pattern(l, *s, id, 99'999 * blocks, 1, 'o');
+        uint64_t turns = 0;
+        bool over = false;
+        auto watch = [](uint64_t& count, const bool& end) -> task<> {
+            while (!end) {
+                ++count;
+                co_await yield();
+            }
+        };
+        crew watching;
+        watching.start(watch(turns, over));
+        jobs::job j;
+        auto refused = co_await as_result(s->inflate(b, j));
+        over = true;
+        EXPECT_EQ(refused.error().code(), errc::no_space);
+        EXPECT_GT(turns, 100'000u / 16384);
+        co_await watching.done();
+        constexpr auto internal = format::invalid_flag::internal_xattrs;
+        EXPECT_EQ(b.state().record.flags.invalid & internal, internal);
+        co_await s->decouple(b, j);
+        EXPECT_EQ(b.state().record.flags.invalid & internal, 0u);
+        b.close();
+        co_await s->unload();
+        s = co_await store::load(l.devices, l.base(), {.trim = false});
+        EXPECT_EQ(s->find(id)->record.flags.invalid & internal, 0u);
+        co_await s->unload();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
 TEST(store_inflate, ends_at_its_next_step_when_it_is_cancelled) {
     for (bool decouple : {false, true}) cancelled_after(1, decouple, 0);
 }

@@ -1,14 +1,19 @@
 // What Longhorn's branch of SPDK adds about one volume: its attributes, where it has clusters, and to leave its parent.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "modules/lvol/methods.h"
 #include "modules/lvol/names.h"
 #include "modules/lvol/volumes.h"
+#include "thread/awaits.h"
 #include "util/base64.h"
 
 namespace varve::modules::lvol {
 
 namespace {
+
+constexpr uint64_t clusters_at_once = 16384;  // before others have their turn
 
 struct set_xattr_params {
     std::string name, xattr_name, xattr_value;
@@ -55,31 +60,45 @@ result<std::string> get_xattr(volumes& all, get_xattr_params p) {
     return value->substr(0, value->find('\0'));
 }
 
-result<json::value> get_fragmap(volumes& all, fragmap_params p) {
-    auto found = all.find_served(p.name);
-    if (!found) return fail(std::move(found).error());
-    const volume& v = **found;
+// Which of `count` clusters from `first` on the volume has, and how many. As of one moment, unless clusters come one by
+// one meanwhile: what changes all of them at once begins it anew.
+task<uint64_t> find_allocated(const volume& v, uint64_t first, uint64_t count, std::vector<std::byte>& bits) {
+    for (;;) {
+        bits.assign((count + 7) / 8, std::byte{});
+        const blob::layout* map = v.state()->current.get();
+        const uint32_t stamp = v.state()->record.stamp;
+        uint64_t allocated = 0;
+        bool same = true;
+        for (uint64_t i = map->next(first); same && i < std::min(map->size, first + count); i = map->next(i + 1)) {
+            bits[(i - first) / 8] |= std::byte{1} << ((i - first) % 8);
+            if (++allocated % clusters_at_once != 0) continue;
+            co_await yield();
+            same = v.state()->current.get() == map && v.state()->record.stamp == stamp;
+            if (!same) break;
+        }
+        if (same) co_return allocated;
+    }
+}
+
+task<json::value> get_fragmap(volumes& all, fragmap_params p) {
+    volume* found = co_await all.find_served(p.name);
+    volume::use works = co_await found->begin_use();
+    const volume& v = *found;
     const uint64_t size = v.owner().blobs().geometry().cluster_size;
-    const blob::layout& map = *v.state()->current;
-    const uint64_t whole = map.size * size;
+    const uint64_t whole = v.state()->current->size * size;
     const uint64_t bytes = p.size == 0 ? whole : p.size;
     if (p.offset % size != 0 || bytes % size != 0 || p.offset > whole || bytes > whole - p.offset) {
-        return late(result<json::value>(
+        co_await late(result<>(
             fail(errc::invalid, fmt::format("{} bytes at {} are not whole clusters of {} inside of the {} of {}", bytes,
                                             p.offset, size, whole, p.name))));
     }
     const uint64_t first = p.offset / size, count = bytes / size;
-    std::vector<std::byte> bits((count + 7) / 8);
-    uint64_t allocated = 0;
-    for (uint64_t i = 0; i < count; ++i) {
-        if (map.at(first + i) == blob::no_cluster) continue;
-        bits[i / 8] |= std::byte{1} << (i % 8);
-        ++allocated;
-    }
-    return json::value(json::object{{"cluster_size", size},
-                                    {"num_clusters", count},
-                                    {"num_allocated_clusters", allocated},
-                                    {"fragmap", base64(bits)}});
+    std::vector<std::byte> bits;
+    const uint64_t allocated = co_await find_allocated(v, first, count, bits);
+    co_return json::value(json::object{{"cluster_size", size},
+                                       {"num_clusters", count},
+                                       {"num_allocated_clusters", allocated},
+                                       {"fragmap", base64(bits)}});
 }
 
 task<> detach_parent(volumes& all, name_params p) {
