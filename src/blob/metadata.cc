@@ -73,6 +73,8 @@ task<> store::prepare(revision& r) {
     next.extent_pages.clear();
     if (next.uses_extent_table) next.extent_pages = r.extent_pages.runs();
     next.stamp = next_stamp();
+    next.flags.invalid &= ~format::invalid_flag::internal_xattrs;
+    if (next.internal_xattrs.size() != 0) next.flags.invalid |= format::invalid_flag::internal_xattrs;
     std::size_t pages = co_await format::chain_length(next);
     next.pages.assign(1, format::root_page_of(next.id));
     while (next.pages.size() < pages) next.pages.push_back(co_await take_page(r));

@@ -211,11 +211,15 @@ class planner {
     void restore(format::blob_id id) {
         const uint32_t root = format::root_page_of(id);
         const std::string why = fmt::format("blob {:#x} may be written again: nothing is wrong any more", id);
-        for (uint32_t number : _found.find(id)->record.pages) erase_reason(*_patches.open(number, why));
+        const format::blob_record& record = _found.find(id)->record;
+        for (uint32_t number : record.pages) erase_reason(*_patches.open(number, why));
+        const bool other_xattrs = std::ranges::any_of(
+            record.internal_xattrs, [](const format::xattr& x) { return x.name != format::xattr_set_aside; });
         page_bytes& page = *_patches.open(root, why);
         for_each_descriptor(page, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
             constexpr std::size_t word = sizeof(le64);
             if (type != format::descriptor_type::flags || length != 3 * word) return;
+            if (!other_xattrs) put(page, body, le64(get<le64>(page, body) & ~format::invalid_flag::internal_xattrs));
             put(page, body + word, le64(get<le64>(page, body + word) & ~format::data_ro_flag::set_aside));
         });
     }

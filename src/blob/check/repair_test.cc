@@ -240,6 +240,7 @@ TEST(blob_repair, who_shared_with_one_that_is_gone_may_be_written_again) {
     const auto& record = blob_of(after, store::thick)->record;
     EXPECT_EQ(record.access(), format::blob_access::full);
     EXPECT_EQ(record.internal_xattrs.find(format::xattr_set_aside), nullptr);
+    EXPECT_EQ(record.flags.invalid & format::invalid_flag::internal_xattrs, 0u) << "it has none any more";
     EXPECT_EQ(*record.xattrs.find("name"), std::string("thick\0", 6));
 }
 
