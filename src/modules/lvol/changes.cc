@@ -55,7 +55,12 @@ task<> volume_store::make_self(std::string name) {
     blob::blob_options own;
     own.xattrs = name_xattrs(name, _uuid, false);
     own.xattrs.insert(own.xattrs.begin(), uuid_xattr(_uuid));
-    co_await _blobs->set_super_blob(co_await _blobs->create(std::move(own)));
+    const blob::blob_id made = co_await _blobs->create(std::move(own));
+    auto outcome = co_await as_result(_blobs->set_super_blob(made));
+    if (outcome) co_return;
+    auto removed = co_await as_result(_blobs->remove(made));  // or it would be a volume named like the store
+    if (!removed) set_trouble(adopt(made), "it was to hold the name of its store: " + outcome.error().message());
+    co_await std::move(outcome);
 }
 
 task<> volume_store::swap_aliases(std::string new_name) {

@@ -390,6 +390,38 @@ STORE_TEST(the_volumes_are_served_when_the_name_of_their_store_is_lost) {
     });
 }
 
+// A new name for such a store is a new blob: when the device fails meanwhile, it is no volume.
+STORE_TEST(a_name_that_could_not_be_written_is_no_volume) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 4);
+        co_await damage_the_name(s, [](std::span<std::byte> page) { std::ranges::fill(page, std::byte{0x77}); });
+        co_await s.unplug("disk");
+    });
+    unsigned refused = 0;
+    for (unsigned allowed = 0, renamed = 0; renamed == 0; ++allowed) {
+        SCOPED_TRACE(allowed);
+        m.images["try"] = m.images["disk"];
+        unsigned number = allowed;
+        auto rename = [](life& s, unsigned& n) -> task<> {
+            kept_disk& d = *co_await s.plug(life::disk_properties("disk"), "try");
+            d.refuse_one_after(bdev::op::write, n);
+            n = co_await s.code("bdev_lvol_rename_lvstore", R"({"old_name": "lvs_disk", "new_name": "again"})") == 0;
+        };
+        m.live(rename, number);
+        renamed = number;
+        refused += renamed == 0;
+        auto load = [](life& s, unsigned& n) -> task<> {
+            co_await s.plug(life::disk_properties("disk"), "try");
+            const std::string name = n != 0 ? "again" : "lvs_disk";
+            EXPECT_EQ((co_await s.store(name))["name"], json::value(name));
+            EXPECT_EQ((co_await s.call("bdev_lvol_get_lvols")).items()->size(), 1u);
+        };
+        m.live(load, number);
+    }
+    EXPECT_GT(refused, 3u);
+}
+
 STORE_TEST(a_store_grows_with_its_base) {
     m.live([](life& s) -> task<> {
         co_await s.make_store();

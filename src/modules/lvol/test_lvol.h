@@ -15,6 +15,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -74,6 +75,9 @@ class kept_disk final : public bdev::ram_device {
     std::size_t held() const { return _held.size(); }
     // Such requests fail.
     void refuse(bdev::op_set ops) { _refused = ops; }
+    // Such requests fail after so many of them; of the second, one does.
+    void refuse_after(bdev::op o, unsigned count) { _fails = {.what = o, .after = count}; }
+    void refuse_one_after(bdev::op o, unsigned count) { _fails = {.what = o, .after = count, .times = 1}; }
     void let_go() {
         _hold = 0;
         for (bdev::io* r : std::exchange(_held, {})) carry_out(*r);
@@ -88,12 +92,20 @@ class kept_disk final : public bdev::ram_device {
         void do_submit(bdev::io& r) noexcept override {
             ++_disk._seen[static_cast<std::size_t>(r.operation)];
             const bdev::op_set wanted = bdev::op_bit(r.operation);
-            if ((_disk._refused & wanted) != 0) return bdev::complete_later(r, bdev::status::media_error);
+            if (_disk.fails(r.operation) || (_disk._refused & wanted) != 0)
+                return bdev::complete_later(r, bdev::status::media_error);
             if ((_disk._hold & wanted) != 0) return _disk._held.push_back(&r);
             _disk.carry_out(r);
         }
         kept_disk& _disk;
     };
+    bool fails(bdev::op o) {
+        if (_fails.what != o) return false;
+        unsigned& left = _fails.after != 0 ? _fails.after : _fails.times;
+        const bool now = _fails.after == 0 && left != 0;
+        if (left != 0) --left;
+        return now;
+    }
     void carry_out(bdev::io& r) {
         std::span<std::byte> at;
         if (r.operation != bdev::op::flush) {
@@ -115,6 +127,10 @@ class kept_disk final : public bdev::ram_device {
     disk_image& _image;
     std::array<unsigned, bdev::op_count> _seen{};
     bdev::op_set _hold = 0, _refused = 0;
+    struct failure {
+        std::optional<bdev::op> what;
+        unsigned after = 0, times = ~0U;
+    } _fails;
     std::vector<bdev::io*> _held;
 };
 
@@ -220,10 +236,16 @@ struct machine {
         life here(kind, images, lines);
         here.run(differently(here, ++lives, body));
     }
+    // With a number that the body is told, and may change.
+    void live(task<> (*body)(life&, unsigned&), unsigned& number) {
+        life here(kind, images, lines);
+        here.run(differently(here, ++lives, body, number));
+    }
     // A simulated life makes the uuids that the one before made, unless it begins otherwise.
-    static task<> differently(life& here, int number, task<> (*body)(life&)) {
+    template <class Body, class... More>
+    static task<> differently(life& here, int number, Body body, More&... more) {
         for (int i = 0; i < 1000 * number; ++i) static_cast<void>(here.bdevs.devices.world().make_uuid());
-        co_await body(here);
+        co_await body(here, more...);
     }
     const thread::world_kind kind;
     int lives = 0;

@@ -131,8 +131,15 @@ task<std::string> volume_store::bring(const reserved_name& name, task<blob::blob
     volume& v = adopt(id);
     auto outcome = co_await as_result(publish(v));
     if (!outcome) {
-        _volumes.erase(id);
-        co_await as_result(_blobs->remove(id));
+        v._leaving = true;
+        auto removed = co_await as_result(_blobs->remove(id));
+        v._leaving = false;
+        if (removed) {
+            _volumes.erase(id);
+        } else {  // it is there, and so is its name
+            set_trouble(v, fmt::format("{}; and it could not be removed: {}", outcome.error().message(),
+                                       removed.error().message()));
+        }
         co_await fail(std::move(outcome).error().in(name.text()));
     }
     co_return v.bdev_name();

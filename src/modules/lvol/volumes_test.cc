@@ -91,6 +91,47 @@ VOLUME_TEST(a_name_is_taken_while_its_volume_is_made) {
     });
 }
 
+// Its bdev cannot be had, and then the device fails: what stays on it stays listed, and keeps its name.
+VOLUME_TEST(what_cannot_be_removed_again_stays_listed) {
+    bool listed_once = false;
+    m.live([](life& s) -> task<> { co_await s.make_store(); });
+    for (unsigned allowed = 0; allowed < 9; ++allowed) {
+        SCOPED_TRACE(allowed);
+        m.images["try"] = m.images["disk"];
+        unsigned number = allowed;
+        auto make = [](life& s, unsigned& n) -> task<> {
+            kept_disk& d = *co_await s.plug(life::disk_properties("disk"), "try");
+            d.hold(bdev::op::write);
+            blob::crew asking;
+            std::string answer;
+            asking.start(s.ask("bdev_lvol_create",
+                               R"({"lvs_name": "lvs", "lvol_name": "v", "size_in_mib": 1, "thin_provision": true})",
+                               answer));
+            while (d.held() == 0) co_await yield();
+            co_await s.bdevs.add({.name = "lvs/v", .num_blocks = 64});
+            d.refuse_after(bdev::op::write, n);
+            d.let_go();
+            co_await asking.done();
+            EXPECT_NE(answer, "done");
+            n = static_cast<unsigned>((co_await s.call("bdev_lvol_get_lvols")).items()->size());
+            if (n != 0) {
+                EXPECT_NE((co_await s.volume("v"))["degraded_reason"], json::value());
+                EXPECT_TRUE((co_await s.refusal("bdev_lvol_create", R"({"lvs_name": "lvs", "lvol_name": "v", )"
+                                                                    R"("size_in_mib": 1})"))
+                                .starts_with("-17 File exists"));
+            }
+        };
+        m.live(make, number);
+        listed_once = listed_once || number != 0;
+        auto load = [](life& s, unsigned& n) -> task<> {
+            co_await s.plug(life::disk_properties("disk"), "try");
+            EXPECT_LE((co_await s.call("bdev_lvol_get_lvols")).items()->size(), n);
+        };
+        m.live(load, number);
+    }
+    EXPECT_TRUE(listed_once);
+}
+
 VOLUME_TEST(snapshots_and_clones_show_and_know_each_other) {
     m.live([](life& s) -> task<> {
         co_await s.make_store();
