@@ -215,6 +215,17 @@ void store::clear_all_that_is_free() {
     start_trimming();
 }
 
+task<> store::all_that_is_free_is_zeroes(uint64_t flushes_failed_before) {
+    co_await _disk.flush();
+    const uint32_t end = _space.cluster_count();
+    for (uint32_t c = end - _space.data_clusters(); c < end && flushes_failed_before == _disk.flushes_failed();) {
+        const uint32_t count = std::min<uint32_t>(clusters_per_slice, end - c);
+        _space.are_clean({c, count});
+        c += count;
+        co_await yield();
+    }
+}
+
 task<> store::trim() {
     while (!_stopping) {
         cluster_range r = _space.take_unclean(trimmed_at_once());

@@ -72,6 +72,16 @@ void space::all_are_stale() noexcept {
     }
 }
 
+void space::are_clean(cluster_range r) noexcept {
+    for (uint32_t c = r.first; c < r.first + r.count; ++c) {
+        if (_used.test(c)) continue;
+        _clean.set(c);
+        _left.clear(c);
+        _stale.clear(c);
+        _next_clean = std::min(_next_clean, c);
+    }
+}
+
 void space::none_is_clean() noexcept {
     for (uint64_t c = _first; (c = _clean.next_set(c)) != bitmap::none; ++c) {
         _clean.clear(c);

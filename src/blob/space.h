@@ -47,6 +47,8 @@ class space {
     cluster_range take_unclean(uint32_t at_most) noexcept;
     cluster_range take_stale(uint32_t at_most) noexcept;
     bool has_stale() const noexcept { return _stale.count() != 0; }
+    // Those of the range that are free.
+    void are_clean(cluster_range r) noexcept;
     // Those that were are stale.
     void none_is_clean() noexcept;
     void give_back(cluster_range r, bool clean) noexcept;

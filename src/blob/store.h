@@ -224,6 +224,9 @@ class store {
     void start_trimming();
     // Of a new store: what was on the device before is not to be seen in it, by whoever serves it next either.
     void clear_all_that_is_free();
+    // Of a new store all of whose clusters were written as zeroes when so many flushes had failed: nobody need clear
+    // them again, if they are on the media. The error of the flush.
+    task<> all_that_is_free_is_zeroes(uint64_t flushes_failed_before);
     // No background work is under way.
     task<> settle();
 

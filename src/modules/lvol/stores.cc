@@ -269,12 +269,14 @@ task<uuid> volumes::create_store(store_creation how) {
 task<> volumes::prepare(volume_store& s, store_creation::clearing how) {
     blob::store& b = *s._blobs;
     using clearing = store_creation::clearing;
+    const uint64_t flushes_failed = b.base().flushes_failed();
     const bool unmaps =
         how == clearing::unmap && !b.base().unmap_zeroes() && b.base().device().supports(bdev::op::unmap);
     if (unmaps || how == clearing::write_zeroes) {
         jobs::description what{.kind = "create", .object = s._name, .unit = "clusters", .everyday = true};
         co_await _jobs.run(std::move(what), [&](jobs::job& j) { return clear_all(b, !unmaps, j); });
     }
+    if (how == clearing::write_zeroes) co_await as_result(b.all_that_is_free_is_zeroes(flushes_failed));
     co_await s.make_self(s._name);
     if (how == clearing::unmap) b.clear_all_that_is_free();
 }
