@@ -10,6 +10,7 @@
 #include "bdev/awaits.h"
 #include "blob/disk.h"
 #include "env/system.h"
+#include "thread/awaits.h"
 
 namespace varve::modules::lvol {
 
@@ -17,6 +18,7 @@ namespace {
 
 constexpr uint64_t piece_bytes_max = 1024 * 1024;
 constexpr unsigned clusters_at_once = 4;
+constexpr uint64_t looked_at_once = 16384;  // clusters, before others have their turn
 
 // A bdev that may go while it is read or written: then the job ends.
 struct watched {
@@ -66,6 +68,15 @@ struct copies::operation : status {
                 break;
         }
         return true;
+    }
+    // From `step` on, to the next about which something is done. False: not found yet, others may have their turn; or
+    // there is none, and it is steps().
+    bool advance(uint64_t& step) const {
+        if (what == extent::listed) return step < steps();
+        if (what == extent::own) return (step = at_work->blob.state().current->next(step)) < steps();
+        const uint64_t end = std::min(steps(), step + looked_at_once);
+        while (step < end && !wants(step)) ++step;
+        return step < end;
     }
 };
 
@@ -119,7 +130,8 @@ result<uint32_t> copies::start(volume& from, const std::string& to, extent what,
     o->listed = std::move(listed);
     std::ranges::sort(o->listed);
     o->listed.erase(std::ranges::unique(o->listed).begin(), o->listed.end());
-    for (uint64_t i = 0; i < o->steps(); ++i) o->total += o->wants(o->index(i));
+    // That of all that shows is counted by the job.
+    if (what != extent::visible) o->total = what == extent::own ? m.blob.clusters_allocated() : o->steps();
     drop_old();
     const uint32_t id = ++_last;
     operation& kept_here = *_copies.emplace(id, std::move(o)).first->second;
@@ -144,14 +156,16 @@ result<uint32_t> copies::start(volume& from, const std::string& to, extent what,
 task<> copies::copy(operation& o, jobs::job& progress) {
     operation::means& m = *o.at_work;
     m.from.used_by = m.to.used_by = &progress;
+    if (o.what == extent::visible) co_await count(o, progress);
     progress.expect(o.total);
     const uint64_t size = m.source->owner().blobs().geometry().cluster_size;
     semaphore slots(clusters_at_once);
     blob::crew all;
     result<> outcome;
     for (uint64_t i = 0; i < o.steps() && outcome && !all.failed(); ++i) {
+        while (!o.advance(i) && i < o.steps() && !progress.cancelled()) co_await yield();
+        if (i >= o.steps()) break;
         const uint64_t index = o.index(i);
-        if (!o.wants(index)) continue;
         auto slot = co_await slots.acquire();
         outcome = co_await as_result(progress.turn(size));  // the last thing: it may be paused
         auto one = [](copies& all_copies, operation& of, uint64_t at, jobs::job& told, semaphore::units) -> task<> {
@@ -168,20 +182,45 @@ task<> copies::copy(operation& o, jobs::job& progress) {
     }
 }
 
+task<> copies::count(operation& o, jobs::job& progress) {
+    for (uint64_t i = 0; i < o.steps();) {
+        if (o.advance(i)) {
+            ++i;
+            if (++o.total % looked_at_once != 0) continue;
+        }
+        if (i < o.steps()) co_await yield();
+        co_await progress.turn();
+    }
+}
+
+// What is not there reads as zeroes, there as here. Unmapped all the same, since clients compare what volumes have got;
+// written only where something else shows.
+task<> copies::unmap_cluster(operation& o, uint64_t index) {
+    operation::means& m = *o.at_work;
+    const bdev::device& target = *m.to.opened;
+    const uint64_t size = m.source->owner().blobs().geometry().cluster_size, block = target.block_size();
+    const uint64_t lba = index * size / block;
+    const auto blocks = static_cast<uint32_t>(size / block);
+    auto to = m.to.opened.channel();
+    const bool unmaps = target.supports(bdev::op::unmap);
+    if (unmaps) co_await bdev::unmap(*to, lba, blocks);
+    if (unmaps && target.props().unmap_zeroes) co_return;
+    env::buffer memory = co_await _all.devices().world().mem().allocate(std::min(size, piece_bytes_max), 4096);
+    for (uint64_t done = 0; done < size; done += memory.size()) {
+        auto piece = memory.bytes().first(std::min<uint64_t>(memory.size(), size - done));
+        co_await bdev::read(*to, lba + done / block, piece);
+        if (piece[0] == std::byte{} && std::memcmp(piece.data(), piece.data() + 1, piece.size() - 1) == 0) continue;
+        co_return co_await bdev::write_zeroes(*to, lba, blocks);
+    }
+}
+
 task<> copies::copy_cluster(operation& o, uint64_t index, jobs::job& progress) {
     operation::means& m = *o.at_work;
     const uint64_t size = m.source->owner().blobs().geometry().cluster_size, start = index * size;
     auto to = m.to.opened.channel();
     const uint32_t to_block = m.to.opened->block_size(), from_block = m.from.opened->block_size();
     if (o.what == extent::listed && m.blob.cluster_at(index) == blob::no_cluster) {
-        const uint64_t lba = start / to_block;
-        const auto blocks = static_cast<uint32_t>(size / to_block);
-        // What is not there reads as zeroes, there as here.
-        if (m.to.opened->props().unmap_zeroes && m.to.opened->supports(bdev::op::unmap)) {
-            co_await bdev::unmap(*to, lba, blocks);
-        } else {
-            co_await bdev::write_zeroes(*to, lba, blocks);
-        }
+        co_await unmap_cluster(o, index);
         ++o.unmapped;
         co_return progress.did();
     }
@@ -220,8 +259,8 @@ task<> copies::sum(volume& of, blob::blob_ref& b, bool each, jobs::job& progress
     auto channel = from.opened.channel();
     sums made;
     progress.expect(b.clusters_allocated());
-    for (uint64_t i = 0; i < b.clusters(); ++i) {
-        if (b.cluster_at(i) == blob::no_cluster) continue;
+    const auto next = [&](uint64_t from) { return b.state().current->next(from); };
+    for (uint64_t i = next(0); i < b.clusters(); i = next(i + 1)) {
         co_await progress.turn(size);
         uint64_t one = 0;
         for (uint64_t done = 0; done < size; done += memory.size()) {

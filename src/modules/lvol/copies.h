@@ -27,7 +27,7 @@ class copies {
     struct status {
         extent what = extent::own;
         uint64_t copied = 0, unmapped = 0;
-        uint64_t total = 0;  // clusters to copy; with `listed` those to unmap, too
+        uint64_t total = 0;  // clusters to copy; with `listed` those to unmap, too; `visible` counts them first
         std::optional<result<>> outcome;
     };
     // A number by which find() finds it. The bdev is claimed while it is written. errc::not_permitted: the volume is
@@ -60,6 +60,8 @@ class copies {
     };
     static constexpr std::size_t kept = 1024;  // of those that have ended
     task<> copy(operation& o, jobs::job& progress);
+    task<> count(operation& o, jobs::job& progress);
+    task<> unmap_cluster(operation& o, uint64_t index);
     task<> copy_cluster(operation& o, uint64_t index, jobs::job& progress);
     task<> sum(volume& of, blob::blob_ref& b, bool each, jobs::job& progress);
     void drop_old();

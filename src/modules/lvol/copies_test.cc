@@ -176,6 +176,51 @@ COPIES_TEST(copies_some_clusters_and_unmaps_others) {
     });
 }
 
+// Clients compare what volumes have got: what can be unmapped is, and zeroes are written only over something else.
+COPIES_TEST(unmaps_first_and_writes_zeroes_only_where_they_are_missing) {
+    m.live([](life& s) -> task<> {
+        co_await make_two(s);
+        bdev::properties unsure = life::disk_properties("unsure", 8 * mib);
+        unsure.unmap_zeroes = false;
+        bdev::properties none = life::disk_properties("none", 8 * mib);
+        none.offered &= ~bdev::op_bit(bdev::op::unmap);
+        none.unmap_zeroes = false;
+        for (bdev::properties p : {unsure, none}) {
+            std::string name = p.name;
+            kept_disk& d = *co_await s.plug(std::move(p));
+            co_await s.fill(name, 0, 4 * mib, 9);  // the other half holds zeroes
+            uint64_t id = co_await begin(
+                s, "bdev_lvol_start_range_shallow_copy",
+                R"({"src_lvol_name": "lvs/high", "dst_bdev_name": ")" + name + R"(", "clusters": [0, 1, 6, 7]})");
+            json::value end = co_await until_over(s, "bdev_lvol_check_shallow_copy", id);
+            EXPECT_EQ(end["state"], json::value("complete"));
+            EXPECT_EQ(end["unmapped_clusters"], json::value(4));
+            EXPECT_EQ(d.seen(bdev::op::unmap), name == "unsure" ? 4u : 0u) << name;
+            EXPECT_EQ(d.seen(bdev::op::write_zeroes), name == "unsure" ? 0u : 2u) << name;
+            co_await s.expect(name, 0, std::vector<std::byte>(2 * mib));
+        }
+    });
+}
+
+COPIES_TEST(counting_what_shows_keeps_nobody_waiting) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("v", 100'000);
+        co_await s.make_volume("t", 100'000);
+        co_await s.fill("lvs/v", 99'999 * cluster_blocks, 4096, 1);
+        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/v", "snapshot_name": "s"})");
+        uint64_t id =
+            co_await begin(s, "bdev_lvol_start_deep_copy", R"({"src_lvol_name": "lvs/s", "dst_bdev_name": "lvs/t"})");
+        json::value soon = co_await s.call("bdev_lvol_check_deep_copy", fmt::format(R"({{"operation_id": {}}})", id));
+        EXPECT_EQ(soon["total_clusters"], json::value(0)) << "it was counted before anybody had a turn";
+        json::value end = co_await until_over(s, "bdev_lvol_check_deep_copy", id);
+        EXPECT_EQ(end["state"], json::value("complete"));
+        EXPECT_EQ(end["total_clusters"], json::value(1));
+        EXPECT_EQ(end["processed_clusters"], json::value(1));
+        co_await s.expect("lvs/t", 99'999 * cluster_blocks, bdev::pattern(4096, 1));
+    });
+}
+
 COPIES_TEST(copies_all_that_shows) {
     m.live([](life& s) -> task<> {
         co_await make_two(s);
