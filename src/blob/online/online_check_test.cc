@@ -192,7 +192,7 @@ task<> check_all(store& s, jobs::job& j, result<>& outcome, bool& over) {
     if (!found) {
         outcome = fail(std::move(found).error());
     } else {
-        EXPECT_TRUE(found->empty()) << found->front().text;
+        for (const auto& f : *found) EXPECT_EQ(f.how_bad, check::severity::note) << f.text;
     }
 }
 
@@ -211,7 +211,7 @@ TEST(online_check, first_writes_wait_for_few_pages) {
         uint64_t i = 0;
         while (!over) {
             const time_ns begun = thread::thread::current()->now();
-            co_await write_pattern(l, *s, id, (i++ * 512 + 1) * (cluster / 512), 1, 'f');
+            co_await write_pattern(l, *s, id, (i++ % 40 * 512 + 1) * (cluster / 512), 1, 'f');
             longest = std::max(longest, thread::thread::current()->now() - begun);
             co_await sleep(5 * milliseconds);
         }

@@ -205,9 +205,9 @@ COPIES_TEST(unmaps_first_and_writes_zeroes_only_where_they_are_missing) {
 COPIES_TEST(counting_what_shows_keeps_nobody_waiting) {
     m.live([](life& s) -> task<> {
         co_await s.make_store();
-        co_await s.make_volume("v", 100'000);
-        co_await s.make_volume("t", 100'000);
-        co_await s.fill("lvs/v", 99'999 * cluster_blocks, 4096, 1);
+        co_await s.make_volume("v", 2'000'000);
+        co_await s.make_volume("t", 2'000'000);
+        co_await s.fill("lvs/v", 1'999'999 * cluster_blocks, 4096, 1);
         co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/v", "snapshot_name": "s"})");
         uint64_t id =
             co_await begin(s, "bdev_lvol_start_deep_copy", R"({"src_lvol_name": "lvs/s", "dst_bdev_name": "lvs/t"})");
@@ -217,7 +217,7 @@ COPIES_TEST(counting_what_shows_keeps_nobody_waiting) {
         EXPECT_EQ(end["state"], json::value("complete"));
         EXPECT_EQ(end["total_clusters"], json::value(1));
         EXPECT_EQ(end["processed_clusters"], json::value(1));
-        co_await s.expect("lvs/t", 99'999 * cluster_blocks, bdev::pattern(4096, 1));
+        co_await s.expect("lvs/t", 1'999'999 * cluster_blocks, bdev::pattern(4096, 1));
     });
 }
 
