@@ -171,7 +171,13 @@ void examiner::judge_unreadable() {
         return std::ranges::find(_out.mended, page, &mended_page::page) != _out.mended.end();
     };
     for (const auto& [page, why] : _e.given_up())
-        if (!mended(page)) tell(page, why, "; it is given up and written anew").repairable = true;
+        if (mended(page)) {
+            finding& f = tell(page, why, "; what it should be is known, and the next load writes it anew");
+            f.how_bad = severity::note;
+            f.repairable = true;
+        } else {
+            tell(page, why, "; it is given up and written anew").repairable = true;
+        }
 }
 
 // ---- flipped bits ----

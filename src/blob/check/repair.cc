@@ -230,27 +230,25 @@ class planner {
         std::set<uint32_t> done;
         for (const auto& m : _found.mended) {
             if (!done.insert(m.page).second) continue;
+            const uint64_t offset = _e.layout().offset_of_md_page(m.page);
+            const std::string why = fmt::format("page {}: mended from page {}", m.page, m.image_page);
+            static constexpr page_bytes clear{};
             const page_bytes* before = _e.original(m.page);
             const page_bytes* after = _e.page(m.page);
-            static constexpr page_bytes clear{};
-            add(_e.layout().offset_of_md_page(m.page), before == nullptr ? clear : *before,
-                after == nullptr ? clear : *after, fmt::format("page {}: mended from page {}", m.page, m.image_page));
-            if (!_plan.empty() && _e.given_up().contains(m.page)) _plan.changes.back().lost = true;
+            if (_e.given_up().contains(m.page))
+                add_lost(offset, after == nullptr ? clear : *after, why);
+            else
+                add(offset, before == nullptr ? clear : *before, after == nullptr ? clear : *after, why);
         }
         _mended = std::move(done);
     }
     void plan_given_up() {
         for (const auto& [number, why] : _e.given_up()) {
             if (std::ranges::find(_found.mended, number, &mended_page::page) != _found.mended.end()) continue;
-            const auto offset = _e.layout().offset_of_md_page(number);
-            const std::vector<std::byte> zeroes(_e.layout().md_page_size);
-            _plan.changes.push_back({.offset = offset,
-                                     .before = zeroes,
-                                     .after = zeroes,
-                                     .why = fmt::format("page {}: written anew, since it cannot be read ({}): what was "
-                                                        "there is not known and cannot be brought back",
-                                                        number, why),
-                                     .lost = true});
+            add_lost(_e.layout().offset_of_md_page(number), page_bytes{},
+                     fmt::format("page {}: written anew, since it cannot be read ({}): what was there is not known and "
+                                 "cannot be brought back",
+                                 number, why));
         }
     }
     void plan_end_of_rounds(std::ptrdiff_t at) {
@@ -358,6 +356,15 @@ class planner {
                                  .before = {before.begin(), before.end()},
                                  .after = {after.begin(), after.end()},
                                  .why = std::move(why)});
+    }
+
+    // Over what cannot be read; all of the page, so that it can be read again.
+    void add_lost(uint64_t offset, const page_bytes& page, std::string why) {
+        const std::vector<std::byte> zeroes(_e.layout().md_page_size);
+        std::vector<std::byte> after = zeroes;
+        std::ranges::copy(page, after.begin());
+        _plan.changes.push_back(
+            {.offset = offset, .before = zeroes, .after = std::move(after), .why = std::move(why), .lost = true});
     }
 
     const evidence& _e;

@@ -127,6 +127,30 @@ TEST(blob_rewrite, what_a_page_should_be_is_written_over_what_cannot_be_read) {
     EXPECT_TRUE(check_of(s).findings.empty()) << all_text(check_of(s));
 }
 
+// The last round rewrote a root, and cleared another, which cannot be read: nothing of it is known, and nothing is
+// lost.
+TEST(blob_rewrite, a_page_that_was_cleared_and_cannot_be_read_is_written_anew) {
+    store s(false);
+    const auto image = s.get(store::thick);
+    s.put(50, format::encode_double_write({.sequence = 5,
+                                           .flags = format::double_write_flag::redo,
+                                           .store = s.super.extension->store,
+                                           .own_page = 50,
+                                           .images = {{store::thick, format::crc_of_image(image)},
+                                                      {nobodys, format::crc_of_image(format::page_bytes{})}}}));
+    s.put(51, image);
+    s.record(store::thick).xattrs.set("older", "yes");
+    s.write(s.record(store::thick));
+    s.bad_pages = {s.offset_of(nobodys)};
+    EXPECT_THAT(all_text(check_of(s)), HasSubstr("unreadable note page 20: Input/output error; what it should be"));
+    const auto plan = repair(s);
+    for (const change& c : plan.changes) EXPECT_EQ(c.lost, c.offset == s.offset_of(nobodys)) << c.why;
+    EXPECT_TRUE(s.bad_pages.empty());
+    EXPECT_EQ(s.get(store::thick), image);
+    EXPECT_TRUE(check_of(s).findings.empty()) << all_text(check_of(s));
+    EXPECT_TRUE(plan_undo(plan, s));
+}
+
 // --- blobs of which a page cannot be read
 
 TEST(blob_rewrite, a_blob_is_not_changed_for_what_cannot_be_read) {
