@@ -310,7 +310,9 @@ class planner {
                              s.origin == format::super_origin::clean_flag_torn;
         const bool can_be_clean = _found.can_be_clean;
         if (!damaged && (s.clean || !can_be_clean) && !_found.copy_due && _plan.empty()) return;
-        s.clean = can_be_clean;
+        // A mask that cannot be read may come back. It is as true as it was: a repair gives nobody anything new.
+        const bool was_clean = s.clean;
+        s.clean = was_clean || can_be_clean;
         if (s.extension) {
             ++s.extension->sequence;
             s.extension->next_stamp = stamp_after_all();
@@ -324,6 +326,7 @@ class planner {
             rebuilt             ? fmt::format("super block: made anew from {}", _e.rebuilt_from())
             : _found.masks_lied ? "super block: that the store was unloaded was not true"
             : damaged           ? "super block: made whole"
+            : was_clean         ? "super block: a new sequence number"
             : s.clean           ? "super block: unloaded"
                                 : "super block: a new sequence number; the store stays not unloaded");
     }

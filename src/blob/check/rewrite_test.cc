@@ -187,6 +187,33 @@ TEST(blob_rewrite, a_super_block_says_what_it_is_changed_to) {
     EXPECT_FALSE(inspect(s)->store()->clean);
 }
 
+// --- masks that cannot be read
+
+TEST(blob_rewrite, a_store_that_was_unloaded_stays_so_when_a_mask_cannot_be_read) {
+    for (auto type :
+         {format::mask_type::used_pages, format::mask_type::used_clusters, format::mask_type::used_blobids}) {
+        SCOPED_TRACE(format::name_of(type));
+        store s;
+        s.damage(store::old);  // a first page
+        s.flip(4, 40, 1);
+        const auto masks = [&s] {
+            const auto at = s.bytes.begin() + static_cast<std::ptrdiff_t>(s.layout().offset_of(s.layout().blobid_mask));
+            return std::vector<std::byte>(at, at + 4096);
+        };
+        const auto ids = masks();
+        s.bad_pages = {s.layout().offset_of(region_of(type, s.layout()))};
+        const auto plan = repair(s);
+        ASSERT_FALSE(plan.empty());
+        EXPECT_TRUE(inspect(s)->store()->clean);
+        EXPECT_EQ(plan.changes.back().why, "super block: a new sequence number");
+        EXPECT_TRUE(repair(s).empty());
+        EXPECT_EQ(masks(), ids) << "a blob that may come back was dropped from the mask";
+        s.bad_pages.clear();
+        EXPECT_THAT(all_text(check_of(s)), HasSubstr("bad_root error page 12"));
+        EXPECT_TRUE(check_of(s).can_be_clean);
+    }
+}
+
 // --- whether there was a last change
 
 struct with_a_round : store {
