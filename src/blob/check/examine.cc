@@ -318,11 +318,24 @@ void examiner::find_restored() {
 
 // ---- masks ----
 
-// Some blob is known only in part: what is marked as used and has no owner may be its.
+// A load would set some blob aside: what is marked as used and has no owner may be its.
 void examiner::keep_what_a_broken_blob_may_own(mask_type type, format::bit_mask& ours) {
     const format::bit_mask* theirs = _e.mask(type);
     if (theirs == nullptr) return;
+    std::vector<uint32_t> kept;
+    for (uint32_t i = 0; clean() && i < ours.size(); ++i)
+        if (theirs->test(i) && !ours.test(i)) kept.push_back(i);
     for (std::size_t i = 0; i < ours.words().size(); ++i) ours.words()[i] |= theirs->words()[i];
+    if (kept.empty()) return;
+    const bool clusters = type == mask_type::used_clusters;
+    finding& f = report(problem::owners_unknown, severity::note,
+                        fmt::format("{}: {} {} are marked as used, but nobody's: blobs that are set aside may have "
+                                    "them; they are kept until these are removed",
+                                    format::name_of(type), clusters ? "clusters" : "pages", in_words(kept)));
+    if (clusters)
+        f.clusters = as_runs(kept);
+    else
+        f.pages = std::move(kept);
 }
 
 // The masks are of the last time the store was unloaded; a damaged blob may have got anything since. So nothing that
@@ -370,10 +383,17 @@ void examiner::compare_mask(mask_type type, const format::bit_mask& ours) {
     tell(problem::leaked, surplus, "are marked as used, but nobody's");
 }
 
+// By a load: for what is wrong with itself, for what it shares, or since it reads from what is not there.
+bool examiner::any_set_aside() const {
+    auto aside = [this](const examined_blob& b) {
+        const bool restored = std::ranges::binary_search(_out.restored, b.id());
+        return b.broken() || (b.aside() && !restored) || b.record.access() == format::blob_access::none;
+    };
+    return _parents_missing || !_sharers.empty() || std::ranges::any_of(_out.blobs, aside);
+}
+
 void examiner::compare_masks() {
-    const bool something_unknown =
-        !_unseen.empty() || !_bad_roots.empty() ||
-        std::any_of(_out.blobs.begin(), _out.blobs.end(), [](auto& b) { return b.broken() || b.aside(); });
+    const bool something_unknown = !_unseen.empty() || !_bad_roots.empty() || any_set_aside();
     const bool owners_unknown =
         !_unseen.empty() || !_bad_roots.empty() || std::ranges::any_of(_out.blobs, &examined_blob::owns_more);
     const bool masks_tell =

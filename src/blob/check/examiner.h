@@ -32,6 +32,7 @@ class examiner {
     bool read_slot(uint32_t slot, format::double_write_header& header, std::vector<format::page_bytes>& images);
     void report_unknown_round(uint32_t page);
     bool clean() const noexcept { return _super.masks_are_true(); }
+    bool any_set_aside() const;
     void compare_masks();
     void compare_mask(format::mask_type type, const format::bit_mask& ours);
     void find_restored();
@@ -85,6 +86,7 @@ class examiner {
     std::map<pair_of_blobs, std::vector<uint32_t>> _shared_pages;
     std::map<pair_of_blobs, std::vector<format::cluster_run>> _shared_clusters;
     std::set<uint32_t> _sharers;  // indexes in _out.blobs
+    bool _parents_missing = false;
 };
 
 }  // namespace varve::blob::check

@@ -59,6 +59,7 @@ void examiner::find_ancestors() {
     }
     for (std::size_t i = 0; i < _out.blobs.size(); ++i) {
         const examined_blob& b = _out.blobs[i];
+        _parents_missing = _parents_missing || ends[i].circle || ends[i].missing;
         if (ends[i].circle)
             report_blob(problem::missing_parent, b, fmt::format("blob {:#x}: its parents go in a circle", b.id()))
                 .repairable = false;
