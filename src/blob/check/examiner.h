@@ -60,6 +60,8 @@ class examiner {
     void claim();
     void claim_double_write();
     void claim_copy();
+    template <class Share>
+    void hold_against(uint32_t me, std::span<const uint32_t> others, Share share);
     void claim_page(const examined_blob& b, uint32_t page);
     void find_shared_clusters();
     void keep_what_damaged_pages_name();
@@ -77,12 +79,14 @@ class examiner {
     const format::geometry& _g;
     examination _out;
     std::vector<uint32_t> _bad_roots;
-    std::set<uint32_t> _named_unreadable;                 // by blobs
-    std::vector<uint32_t> _unseen;                        // unreadable pages in which blobs may begin that nobody knows
-    std::vector<uint32_t> _flipped;                       // pages that were put right
-    std::vector<uint8_t> _extent_uses;                    // of a page, up to two
-    std::vector<uint32_t> _page_owner;                    // index in _out.blobs, plus one
-    using pair_of_blobs = std::pair<uint32_t, uint32_t>;  // indexes in _out.blobs, the smaller first
+    std::set<uint32_t> _named_unreadable;  // by blobs
+    std::vector<uint32_t> _unseen;         // unreadable pages in which blobs may begin that nobody knows
+    std::vector<uint32_t> _flipped;        // pages that were put right
+    std::vector<uint8_t> _extent_uses;     // of a page, up to two
+    std::vector<uint32_t> _page_owner;     // index in _out.blobs, plus one
+    std::map<uint32_t, std::vector<uint32_t>> _page_owners;  // indexes, where there is more than one
+    std::vector<uint8_t> _shares;                            // with somebody; by index
+    using pair_of_blobs = std::pair<uint32_t, uint32_t>;     // indexes in _out.blobs, the smaller first
     std::map<pair_of_blobs, std::vector<uint32_t>> _shared_pages;
     std::map<pair_of_blobs, std::vector<format::cluster_run>> _shared_clusters;
     std::set<uint32_t> _sharers;  // indexes in _out.blobs

@@ -91,18 +91,38 @@ bool examiner::may_share(const examined_blob& a, const examined_blob& b) const n
     return a.pending_with == b.id() || b.pending_with == a.id();
 }
 
-void examiner::claim_page(const examined_blob& b, uint32_t page) {
-    const uint32_t me = static_cast<uint32_t>(&b - _out.blobs.data());
-    uint32_t& owner = _page_owner[page];
-    _out.used_pages.set(page);
-    if (owner == 0)
-        owner = me + 1;
-    else if (owner - 1 == me || !may_share(_out.blobs[owner - 1], b))
-        _shared_pages[std::minmax(owner - 1, me)].push_back(page);
+// `others` have something that `me` has, too. One who must not makes `me` a sharer; each of them has to be found out.
+template <class Share>
+void examiner::hold_against(uint32_t me, std::span<const uint32_t> others, Share share) {
+    bool found = false;
+    for (uint32_t other : others) {
+        if (may_share(_out.blobs[other], _out.blobs[me]) || (found && _shares[other])) continue;
+        share(std::minmax(me, other), other);
+        found = _shares[me] = _shares[other] = true;
+    }
 }
 
-// Each run is held against the one of those before it that reaches furthest: whoever shares anything is found, and the
-// work is in proportion to the runs, however long they are.
+// Of a page the first owners are kept: a half-made snapshot may share with its blob, and neither with a third.
+void examiner::claim_page(const examined_blob& b, uint32_t page) {
+    constexpr std::size_t kept = 4;
+    const uint32_t me = static_cast<uint32_t>(&b - _out.blobs.data());
+    _out.used_pages.set(page);
+    if (_page_owner[page] == 0) {
+        _page_owner[page] = me + 1;
+        return;
+    }
+    auto& owners = _page_owners.try_emplace(page, 1, _page_owner[page] - 1).first->second;
+    if (std::ranges::find(owners, me) != owners.end()) {
+        _shared_pages[{me, me}].push_back(page);
+        return;
+    }
+    hold_against(me, owners, [&](pair_of_blobs pair, uint32_t) { _shared_pages[pair].push_back(page); });
+    if (owners.size() < kept) owners.push_back(me);
+}
+
+// Each run is held against those before it that reach furthest, and against all that nobody has found out yet: these
+// are three at most, since each may share with the others. So whoever shares anything is found, and the work is in
+// proportion to the runs, however long they are.
 void examiner::find_shared_clusters() {
     struct claimed {
         format::cluster_run run;
@@ -119,12 +139,22 @@ void examiner::find_shared_clusters() {
         if (!b.twice.empty()) _shared_clusters[{i, i}] = b.twice;
     }
     std::ranges::sort(all, {}, [](const claimed& c) { return std::pair(c.run.first, c.blob); });
-    claimed far{};
+    constexpr std::size_t furthest = 8;             // to find one who is not a half-made snapshot of the same blob
+    std::set<std::pair<uint32_t, uint32_t>> reach;  // end and blob of runs that are not over
+    std::vector<uint32_t> end_of(_out.blobs.size()), unknown, others;
     for (const claimed& c : all) {
-        if (c.run.first < far.end() && !may_share(_out.blobs[far.blob], _out.blobs[c.blob]))
-            _shared_clusters[std::minmax(far.blob, c.blob)].push_back(
-                {c.run.first, std::min(c.end(), far.end()) - c.run.first});
-        if (c.end() > far.end()) far = c;
+        while (!reach.empty() && reach.begin()->first <= c.run.first) reach.erase(reach.begin());
+        std::erase_if(unknown, [&](uint32_t blob) { return _shares[blob] || end_of[blob] <= c.run.first; });
+        others.clear();
+        for (auto at = reach.rbegin(); at != reach.rend() && others.size() < furthest; ++at)
+            others.push_back(at->second);
+        others.insert(others.end(), unknown.begin(), unknown.end());
+        hold_against(c.blob, others, [&](pair_of_blobs pair, uint32_t other) {
+            _shared_clusters[pair].push_back({c.run.first, std::min(c.end(), end_of[other]) - c.run.first});
+        });
+        end_of[c.blob] = c.end();
+        reach.emplace(c.end(), c.blob);
+        if (!_shares[c.blob]) unknown.push_back(c.blob);
     }
 }
 
@@ -158,6 +188,7 @@ void examiner::claim() {
         _out.used_pages.set(root);
     }
     _page_owner.resize(_g.md.count);
+    _shares.resize(_out.blobs.size());
     for (const examined_blob& b : _out.blobs) {
         _out.used_blobids.set(format::root_page_of(b.id()));
         for (uint32_t page : b.record.pages) claim_page(b, page);
