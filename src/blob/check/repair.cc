@@ -1,6 +1,7 @@
 #include "blob/check/repair.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstring>
@@ -25,14 +26,13 @@ class patcher {
   public:
     explicit patcher(const evidence& e) : _e(e) {}
 
-    page_bytes* open(uint32_t number, std::string_view why) {
+    page_bytes* open(uint32_t number, std::string_view why = {}) {
         auto [found, fresh] = _pages.try_emplace(number);
         if (fresh) {
             const page_bytes* now = _e.page(number);
             if (now != nullptr) found->second.bytes = *now;
         }
-        auto& reasons = found->second.why;
-        if (reasons.find(why) == std::string::npos) reasons += (reasons.empty() ? "" : "; ") + std::string(why);
+        if (!why.empty()) found->second.explain(why);
         return &found->second.bytes;
     }
     void clear(uint32_t number, std::string_view why) {
@@ -42,8 +42,22 @@ class patcher {
 
     struct patched {
         page_bytes bytes{};
-        std::string why;
+        std::vector<std::string> reasons;  // the first of them, each once
+        std::size_t more_reasons = 0;
         bool cleared = false;
+
+        void explain(std::string_view why) {
+            constexpr std::size_t kept = 8;
+            if (std::ranges::find(reasons, why) != reasons.end()) return;
+            if (reasons.size() < kept)
+                reasons.emplace_back(why);
+            else
+                ++more_reasons;
+        }
+        std::string why() const {
+            const std::string all = fmt::format("{}", fmt::join(reasons, "; "));
+            return more_reasons == 0 ? all : all + fmt::format("; and {} more changes", more_reasons);
+        }
     };
     std::map<uint32_t, patched> take() && {
         for (auto& [number, p] : _pages) {
@@ -192,10 +206,11 @@ class planner {
             const examined_blob* b = _found.find(id);
             if (b == nullptr || b->aside() || b->unreadable || b->record.pages.empty()) continue;
             if (!has_flags(*_e.page(root))) continue;
-            page_bytes& page = *_patches.open(root, fmt::format("blob {:#x} set aside: {}", id, f.text));
-            const bool reason_given = (first_flags(page).second & format::data_ro_flag::set_aside) != 0;
+            page_bytes& page = *_patches.open(root);
+            if ((first_flags(page).second & format::data_ro_flag::set_aside) != 0) continue;  // one reason is enough
+            _patches.open(root, fmt::format("blob {:#x} set aside: {}", id, f.text));
             set_flags(page, 0, format::data_ro_flag::set_aside);
-            if (!reason_given && !b->broken()) add_reason(page, f.text);
+            if (!b->broken()) add_reason(page, f.text);
         }
     }
     static std::pair<uint64_t, uint64_t> first_flags(const page_bytes& root) {
@@ -285,7 +300,7 @@ class planner {
         for (auto& [number, p] : std::move(_patches).take()) {
             const page_bytes* before = _mended.contains(number) ? _e.page(number) : _e.original(number);
             add(_e.layout().offset_of_md_page(number), before == nullptr ? page_bytes{} : *before, p.bytes,
-                fmt::format("page {}: {}", number, p.why));
+                fmt::format("page {}: {}", number, p.why()));
         }
     }
 
