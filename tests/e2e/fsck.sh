@@ -164,10 +164,19 @@ grep -q "locked" out || fail "a locked file was served"
 exec 9<&-
 stop_server
 
-# What is no journal; and an undo as JSON.
+# What is no journal; and a repair and its undo as JSON.
 "$make_image" "$image" --damage leaked-page
 rm -f journal
-fsck 1 --repair --journal journal
+fsck 4 --json
+python3 -c 'import json, sys; o = json.load(sys.stdin); assert not o["repaired"] and len(o["left"]) == 1, o' < out ||
+    fail "a check says that it repaired something"
+fsck 1 --repair --journal journal --json
+python3 - << 'EOF' || fail "the JSON does not tell what came of the repair"
+import json
+o = json.load(open("out"))
+assert o["repaired"] and o["journal"] == "journal" and o["left"] == [] and o["errors"] == 1, o
+assert o["changes_written"] == len(o["changes"]) > 0, o
+EOF
 fsck 8 --undo "$work"
 grep -q "not a file" out || fail "it is not said that a folder is no journal"
 fsck 8 --undo journal.none

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 
 #include "app/commands.h"
 #include "app/fsck/store_file.h"
@@ -37,12 +38,9 @@ int complain(const error& e) {
     return fsck_failed;
 }
 
-void print(const fsck_options& how, const check::evidence& e, const check::examination& found,
-           const check::repair_plan& plan) {
-    if (how.json)
-        fmt::print("{}\n", json::write(check::as_json(e, found, plan), 2));
-    else
-        fmt::print("{}", check::in_words(e, found, plan, how.verbose));
+void print_json(const check::evidence& e, const check::examination& found, const check::repair_plan& plan,
+                const check::outcome& end) {
+    fmt::print("{}\n", json::write(check::as_json(e, found, plan, end), 2));
 }
 
 std::string free_journal_name(const std::string& device) {
@@ -52,14 +50,18 @@ std::string free_journal_name(const std::string& device) {
     return name;
 }
 
-int say_end(const fsck_options& how, uint64_t errors_left, bool changed, const std::string& journal) {
-    std::FILE* to = how.json ? stderr : stdout;
-    if (changed) fmt::print(to, "repaired; what was there before is in {}\n", journal);
-    if (errors_left > 0)
-        fmt::print(to, "{} error{} {}\n", errors_left, errors_left == 1 ? "" : "s", changed ? "left" : "found");
-    else if (!changed)
-        fmt::print(to, "clean\n");
-    return errors_left > 0 ? fsck_errors_left : changed ? fsck_repaired : fsck_clean;
+int say_end(const fsck_options& how, const check::examination& left, const check::outcome& end) {
+    const uint64_t errors = left.errors();
+    if (!how.json) {
+        for (const auto& f : left.findings)
+            if (end.repaired && f.how_bad == check::severity::error) fmt::print("left: {}\n", escaped(f.text));
+        if (end.repaired) fmt::print("repaired; what was there before is in {}\n", end.journal);
+        if (errors > 0)
+            fmt::print("{} error{} {}\n", errors, errors == 1 ? "" : "s", end.repaired ? "left" : "found");
+        else if (!end.repaired)
+            fmt::print("clean\n");
+    }
+    return errors > 0 ? fsck_errors_left : end.repaired ? fsck_repaired : fsck_clean;
 }
 
 // Not even a super block can be read.
@@ -68,9 +70,28 @@ int no_store(const fsck_options& how, const blob::format::device_shape& shape, c
         const check::evidence nothing(shape, blob::format::page_bytes{});
         check::examination found;
         found.findings.push_back({.what = check::problem::bad_super, .text = why.message()});
-        print(how, nothing, found, {});
+        print_json(nothing, found, {}, {});
     }
     return complain(why);
+}
+
+// Writes the plan and looks again. The end is told in `end`, also where it is none.
+result<check::examination> repair(const fsck_options& how, store_file& file, const check::repair_plan& plan,
+                                  check::outcome& end) {
+    const std::string journal = how.journal.empty() ? free_journal_name(how.device) : how.journal;
+    VARVE_TRY(write_new_file(journal, check::encode_journal(plan)));
+    end.journal = journal;
+    if (auto done = file.apply(plan, &end.changes_written); !done) {
+        return fail(error(
+            done.error().code(),
+            fmt::format("{}; the repair is half done: {} of its changes are written. Once the device can be written "
+                        "again, repair again, or take it back with --undo {}",
+                        done.error().message(), end.changes_written, journal)));
+    }
+    end.repaired = true;
+    auto again = check::inspect(file);
+    if (!again) return std::unexpected(std::move(again).error());
+    return check::examine(*again);
 }
 
 int run_check(const fsck_options& how) {
@@ -85,27 +106,21 @@ int run_check(const fsck_options& how) {
     if (!read) return no_store(how, (*file)->shape(), read.error());
     auto found = check::examine(*read, {.give_up_unreadable = how.rewrite_unreadable});
     const auto plan = how.repair || how.dry_run ? check::plan_repair(*read, found) : check::repair_plan{};
-    print(how, *read, found, plan);
-    if (read->store() == nullptr) return fsck_failed;  // there is nothing to check
-    if (!write || plan.empty()) return say_end(how, found.errors(), false, {});
-    const std::string journal = how.journal.empty() ? free_journal_name(how.device) : how.journal;
-    if (auto kept = write_new_file(journal, check::encode_journal(plan)); !kept) return complain(kept.error());
-    std::size_t written = 0;
-    if (auto done = (*file)->apply(plan, &written); !done) {
-        complain(done.error());
-        fmt::print(
-            stderr,
-            "the repair is half done: {} of its changes are written. Once the device can be written again, repair "
-            "again, or take it back with --undo {}\n",
-            written, journal);
-        return fsck_failed;
+    if (!how.json) fmt::print("{}", check::in_words(*read, found, plan, how.verbose));
+    check::outcome end;
+    std::optional<error> failed;
+    std::optional<check::examination> left;
+    if (write && !plan.empty()) {
+        auto done = repair(how, **file, plan, end);
+        if (done)
+            end.after = &left.emplace(std::move(*done));
+        else
+            failed = std::move(done).error();
     }
-    auto again = check::inspect(**file);
-    if (!again) return complain(again.error());
-    const auto left = check::examine(*again);
-    for (const auto& f : left.findings)
-        if (f.how_bad == check::severity::error) fmt::print(how.json ? stderr : stdout, "left: {}\n", escaped(f.text));
-    return say_end(how, left.errors(), true, journal);
+    if (how.json) print_json(*read, found, plan, end);
+    if (failed) return complain(*failed);
+    if (read->store() == nullptr) return fsck_failed;  // there is nothing to check
+    return say_end(how, left ? *left : found, end);
 }
 
 void say_undone(const fsck_options& how, const check::repair_plan& journal, const check::repair_plan& undo) {

@@ -43,6 +43,15 @@ std::string shortened(std::string text) {
     return text + fmt::format("... ({} characters)", all);
 }
 
+// As many as somebody reads; JSON has all.
+template <class Things, class Text>
+std::string listed(const Things& things, Text text_of) {
+    constexpr std::size_t shown = 1000;
+    std::string out;
+    for (std::size_t i = 0; i < things.size() && i < shown; ++i) out += (i == 0 ? "" : ", ") + text_of(things[i]);
+    return things.size() <= shown ? out : out + fmt::format(" and {} more", things.size() - shown);
+}
+
 json::object store_as_json(const evidence& e) {
     const auto& s = *e.store();
     const auto& g = e.layout();
@@ -63,19 +72,38 @@ json::object store_as_json(const evidence& e) {
         {"rebuilt_from", e.rebuilt_from().empty() ? json::value() : json::value(e.rebuilt_from())}};
 }
 
+json::object finding_as_json(const finding& f) {
+    json::array blobs;
+    for (auto id : f.blobs) blobs.emplace_back(id_text(id));
+    return json::object{{"kind", name_of(f.what)},
+                        {"severity", f.how_bad == severity::error ? "error" : "note"},
+                        {"repairable", f.repairable},
+                        {"blobs", std::move(blobs)},
+                        {"pages", numbers(f.pages)},
+                        {"clusters", run_list(f.clusters)},
+                        {"text", f.text}};
+}
+
+// Of a table no more than the size of the blob asks for: eight bytes name 2^32 extent pages.
 std::vector<format::cluster_run> clusters_of(const examined_blob& b) {
     if (!b.record.uses_extent_table) return b.record.runs;
     std::vector<format::cluster_run> out;
+    const auto add_none = [&out](uint64_t count) {
+        for (uint64_t now = 0; count > 0; count -= now) {
+            now = std::min<uint64_t>(count, UINT32_MAX);
+            append(out, 0, static_cast<uint32_t>(now));
+        }
+    };
     uint64_t at = 0;  // cluster of the blob
     for (const auto& use : b.extents) {
+        if (use.index >= b.record.extent_page_count()) break;
         const uint64_t begin = use.index * format::clusters_per_extent_page;
-        for (; at < begin; at += std::min<uint64_t>(begin - at, UINT32_MAX))
-            append(out, 0, static_cast<uint32_t>(std::min<uint64_t>(begin - at, UINT32_MAX)));
+        add_none(begin - at);
         const uint32_t mine = b.record.clusters_in_extent_page(use.index);
         for (uint32_t i = 0; i < mine; ++i) append(out, i < use.clusters.size() ? use.clusters[i] : 0);
         at = begin + mine;
     }
-    if (at < b.record.cluster_count) append(out, 0, static_cast<uint32_t>(b.record.cluster_count - at));
+    add_none(b.record.cluster_count - at);
     return out;
 }
 
@@ -130,19 +158,11 @@ std::string store_in_words(const evidence& e, const examination& found) {
 
 }  // namespace
 
-json::value as_json(const evidence& e, const examination& found, const repair_plan& plan) {
-    json::array findings;
-    for (const finding& f : found.findings) {
-        json::array blobs;
-        for (auto id : f.blobs) blobs.emplace_back(id_text(id));
-        findings.emplace_back(json::object{{"kind", name_of(f.what)},
-                                           {"severity", f.how_bad == severity::error ? "error" : "note"},
-                                           {"repairable", f.repairable},
-                                           {"blobs", std::move(blobs)},
-                                           {"pages", numbers(f.pages)},
-                                           {"clusters", run_list(f.clusters)},
-                                           {"text", f.text}});
-    }
+json::value as_json(const evidence& e, const examination& found, const repair_plan& plan, const outcome& end) {
+    json::array findings, left;
+    for (const finding& f : found.findings) findings.emplace_back(finding_as_json(f));
+    for (const finding& f : (end.after == nullptr ? found : *end.after).findings)
+        if (f.how_bad == severity::error) left.emplace_back(finding_as_json(f));
     json::array changes;
     for (const change& c : plan.changes)
         if (!c.is_witness())
@@ -152,7 +172,11 @@ json::value as_json(const evidence& e, const examination& found, const repair_pl
                         {"notes", found.findings.size() - found.errors()},
                         {"store", e.store() == nullptr ? json::value() : json::value(store_as_json(e))},
                         {"findings", std::move(findings)},
-                        {"changes", std::move(changes)}};
+                        {"changes", std::move(changes)},
+                        {"repaired", end.repaired},
+                        {"changes_written", end.changes_written},
+                        {"journal", end.journal.empty() ? json::value() : json::value(end.journal)},
+                        {"left", std::move(left)}};
 }
 
 std::string in_words(const evidence& e, const examination& found, const repair_plan& plan, bool notes) {
@@ -197,19 +221,11 @@ std::string dump_in_words(const evidence& e, const examination& found) {
         line("access", r.access() == format::blob_access::full ? "" : std::string(name_of(r.access())));
         line("parent", b.parent ? id_text(*b.parent) : "");
         line("flags", fmt::format("{:#x} {:#x} {:#x}", r.flags.invalid, r.flags.data_read_only, r.flags.md_read_only));
-        std::string pages;
-        for (uint32_t page : r.pages)
-            fmt::format_to(std::back_inserter(pages), "{}{}", pages.empty() ? "" : ", ", page);
-        line("pages", pages);
-        std::string extents;
-        for (const auto& use : b.extents)
-            fmt::format_to(std::back_inserter(extents), "{}{}:{}", extents.empty() ? "" : ", ", use.index, use.page);
-        line("extent pages", extents);
-        std::string map;
-        for (const auto& run : clusters_of(b))
-            fmt::format_to(std::back_inserter(map), "{}{}", map.empty() ? "" : ", ",
-                           run.first == 0 ? fmt::format("none x {}", run.count) : in_words(std::span(&run, 1)));
-        line("map", map);
+        line("pages", listed(r.pages, [](uint32_t page) { return fmt::to_string(page); }));
+        line("extent pages", listed(b.extents, [](auto& use) { return fmt::format("{}:{}", use.index, use.page); }));
+        line("map", listed(clusters_of(b), [](auto& run) {
+                 return run.first == 0 ? fmt::format("none x {}", run.count) : in_words(std::span(&run, 1));
+             }));
         for (const auto& x : r.xattrs) line(x.name, shortened(printable(x.value)));
         for (const auto& x : r.internal_xattrs) line(x.name, shortened(printable(x.value)) + " (internal)");
         line("wrong", b.wrong);
