@@ -11,55 +11,6 @@
 namespace varve::blob::check {
 namespace {
 
-struct input {
-    std::span<const uint8_t> left;
-    uint8_t byte() {
-        if (left.empty()) return 0;
-        const uint8_t b = left[0];
-        left = left.subspan(1);
-        return b;
-    }
-    uint32_t word() {
-        uint32_t v = 0;
-        for (int i = 0; i < 4; ++i) v |= uint32_t{byte()} << 8 * i;
-        return v;
-    }
-};
-
-void damage(test_store& s, input& in) {
-    const uint8_t what = in.byte();
-    const uint32_t page = in.byte() % s.layout().md.count;
-    const uint32_t where = (in.byte() | uint32_t{in.byte()} << 8) % (format::page_size - 8);
-    switch (what % 8) {
-        case 0:
-            return s.poke(page, where, in.byte());
-        case 1:
-            return s.poke(page, where, le32(in.word()));
-        case 2:
-            s.at(page)[where] = std::byte{in.byte()};
-            return;
-        case 3:
-            return s.put(page, s.get(in.byte() % s.layout().md.count));
-        case 4:
-            s.bytes[(page % 4) * format::page_size + where] = std::byte{in.byte()};
-            return;
-        case 5:
-            s.poke(page, in.byte() % 160, le32(in.word() % 128));
-            return;
-        case 6: {  // some sectors of the super block
-            const uint8_t sectors = in.byte();
-            const std::byte with{in.byte()};
-            for (std::size_t i = 0; i < 8; ++i)
-                if ((sectors >> i & 1) != 0) std::fill_n(s.bytes.begin() + static_cast<long>(i * 512), 512, with);
-            return;
-        }
-        case 7:  // a copy somewhere else, or of something else
-            s.put(page, s.get(test_store::copy));
-            if ((where & 1) != 0) s.at(page)[where] ^= std::byte{1};
-            return;
-    }
-}
-
 // False: there was nothing to be done.
 bool repair(test_store& s, examine_options how) {
     auto read = inspect(s, {.search = true});
@@ -117,13 +68,10 @@ void check(test_store& s, examine_options how) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
     using namespace varve::blob::check;
     if (size == 0 || size > 400) return 0;
-    input in{{data, size}};
+    damage_input in{{data, size}};
     static const test_store clean(true), dirty(false);
     const uint8_t how = in.byte();
-    test_store s = (how & 1) != 0 ? clean : dirty;
-    for (int unreadable = (how >> 2) % 8; unreadable > 0; --unreadable)
-        s.bad_pages.push_back(s.offset_of(in.byte() % s.layout().md.count));
-    while (!in.left.empty()) damage(s, in);
+    test_store s = damaged_store(how, in);
     auto read = inspect(s, {.search = true});
     const bool later = read && read->is_of_unknown_version();
     VARVE_ASSERT(later || !must_be_found(s, (how & 1) != 0 ? clean : dirty) || (read && read->store() != nullptr));

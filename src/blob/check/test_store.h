@@ -216,4 +216,65 @@ class test_store : public storage {
     uint32_t _next = 0;
 };
 
+// --- for fuzzing: damage as the bytes of an input say
+
+struct damage_input {
+    std::span<const uint8_t> left;
+    uint8_t byte() {
+        if (left.empty()) return 0;
+        const uint8_t b = left[0];
+        left = left.subspan(1);
+        return b;
+    }
+    uint32_t word() {
+        uint32_t v = 0;
+        for (int i = 0; i < 4; ++i) v |= uint32_t{byte()} << 8 * i;
+        return v;
+    }
+};
+
+inline void damage(test_store& s, damage_input& in) {
+    const uint8_t what = in.byte();
+    const uint32_t page = in.byte() % s.layout().md.count;
+    const uint32_t where = (in.byte() | uint32_t{in.byte()} << 8) % (format::page_size - 8);
+    switch (what % 8) {
+        case 0:
+            return s.poke(page, where, in.byte());
+        case 1:
+            return s.poke(page, where, le32(in.word()));
+        case 2:
+            s.at(page)[where] = std::byte{in.byte()};
+            return;
+        case 3:
+            return s.put(page, s.get(in.byte() % s.layout().md.count));
+        case 4:
+            s.bytes[(page % 4) * format::page_size + where] = std::byte{in.byte()};
+            return;
+        case 5:
+            s.poke(page, in.byte() % 160, le32(in.word() % 128));
+            return;
+        case 6: {  // some sectors of the super block
+            const uint8_t sectors = in.byte();
+            const std::byte with{in.byte()};
+            for (std::size_t i = 0; i < 8; ++i)
+                if ((sectors >> i & 1) != 0) std::fill_n(s.bytes.begin() + static_cast<long>(i * 512), 512, with);
+            return;
+        }
+        case 7:  // a copy somewhere else, or of something else
+            s.put(page, s.get(test_store::copy));
+            if ((where & 1) != 0) s.at(page)[where] ^= std::byte{1};
+            return;
+    }
+}
+
+// Which pages cannot be read, and what is damaged.
+inline test_store damaged_store(uint8_t how, damage_input& in) {
+    static const test_store clean(true), dirty(false);
+    test_store s = (how & 1) != 0 ? clean : dirty;
+    for (int unreadable = (how >> 2) % 8; unreadable > 0; --unreadable)
+        s.bad_pages.push_back(s.offset_of(in.byte() % s.layout().md.count));
+    while (!in.left.empty()) damage(s, in);
+    return s;
+}
+
 }  // namespace varve::blob::check
