@@ -165,7 +165,8 @@ TEST(jobs_test_sim, the_end_does_not_wait_for_ever) {
         EXPECT_FALSE(co_await all.wait(id, 100 * milliseconds));
         const time_ns begun = thread::thread::current()->now();
         EXPECT_FALSE(co_await all.stop(2 * seconds));
-        EXPECT_EQ(thread::thread::current()->now() - begun, 2 * seconds);
+        const time_ns took = thread::thread::current()->now() - begun;
+        EXPECT_TRUE(took >= 2 * seconds && took < 2 * seconds + 1 * milliseconds) << took;
         EXPECT_FALSE(all.start({.kind = "late"}, [](job&) { return sleep_first(0); }));
         comes.set();
         EXPECT_TRUE(co_await all.wait(id, 0));

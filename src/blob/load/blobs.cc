@@ -171,7 +171,7 @@ void loader::decode(blob_state& b) {
     result<> outcome;
     if (wrong) outcome = fail(std::move(*wrong));
     if (outcome && b.record.access() == format::blob_access::none) {
-        outcome = fail(errc::unsupported, why_not_opened(b.record));
+        outcome = fail(error(errc::unsupported, why_not_opened(b.record)));
     }
     if (outcome && b.is_external_clone()) {
         const std::string* id = b.record.internal_xattrs.find(format::xattr_external_parent);

@@ -17,6 +17,7 @@ struct haunted {
             g = s->geometry();
             old = co_await s->create({.clusters = 3});
             blob_id gone = co_await s->create({.clusters = 2});
+            co_await s->settle();  // it is in its place, not in the double-write area alone
             machine.disk().peek(g.offset_of_md_page(format::root_page_of(gone)), root);
             area = s->super().extension->double_write;
             co_await s->remove(gone);

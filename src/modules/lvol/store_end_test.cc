@@ -71,7 +71,7 @@ END_TEST(unmapping_what_a_store_had_can_be_cancelled) {
         d.let_go();
         co_await asking.done();
         EXPECT_EQ(answer, "done") << "it is gone all the same";
-        EXPECT_EQ(d.seen(bdev::op::unmap) - before, 1 + 4u) << "the super block, and four of the six ranges";
+        EXPECT_EQ(d.seen(bdev::op::unmap) - before, 2 + 4u) << "the super block, its copy, and four of the six ranges";
         EXPECT_EQ(co_await s.refusal("bdev_lvol_create_lvstore", on_disk), "done");
     });
 }
@@ -88,7 +88,7 @@ TEST(lvol_store_end_test_sim, unmapping_what_a_store_had_is_cut_short) {
         d.let_go();
         co_await asking.done();
         EXPECT_EQ(answer, "done");
-        EXPECT_EQ(d.seen(bdev::op::unmap) - before, 1 + 4u);
+        EXPECT_EQ(d.seen(bdev::op::unmap) - before, 2 + 4u);
         EXPECT_EQ((co_await s.job("delete"))["state"], json::value("complete")) << "it took long: it is remembered";
     });
 }
