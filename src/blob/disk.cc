@@ -65,4 +65,14 @@ task<> disk::unmap(uint64_t offset, uint64_t length) {
     }
 }
 
+task<uint64_t> disk::next_data(uint64_t offset) {
+    const uint64_t found = co_await bdev::seek_data(*_channel, block(offset));
+    co_return found == bdev::io::nowhere ? nowhere : found* _block_size;
+}
+
+task<uint64_t> disk::next_hole(uint64_t offset) {
+    const uint64_t found = co_await bdev::seek_hole(*_channel, block(offset));
+    co_return found == bdev::io::nowhere ? nowhere : found* _block_size;
+}
+
 }  // namespace varve::blob

@@ -76,6 +76,10 @@ class disk {
     // Zeroes, by unmapping if that makes them: in pieces of at most `zero_bytes_max`.
     task<> zero(uint64_t offset, uint64_t length);
     task<> unmap(uint64_t offset, uint64_t length);
+    // From `offset` on: what may hold something, or the first that certainly reads as zeroes; nowhere: there is none.
+    task<uint64_t> next_data(uint64_t offset);
+    task<uint64_t> next_hole(uint64_t offset);
+    static constexpr uint64_t nowhere = UINT64_MAX;
     task<> write_zeroes(uint64_t offset, uint64_t length);
     static constexpr uint64_t zero_bytes_max = 256 << 20;
 

@@ -14,7 +14,7 @@ namespace varve::blob::check {
 using format::page_content;
 
 void examiner::find_blobs() {
-    _extent_uses.resize(_g.md.count);
+    _extent_uses = sparse<uint8_t>(_g.md.count);
     const format::bit_mask* ids = clean() ? _e.mask(format::mask_type::used_blobids) : nullptr;
     std::vector<uint32_t> unmarked;
     const auto& extension = _super.extension;
@@ -103,8 +103,7 @@ void examiner::find_bad_roots(const format::bit_mask* ids) {
             if (old != nullptr && old->test(number)) report_bad_root(number, "unreadable");
         return;
     }
-    for (uint32_t number = 0; number < ids->size(); ++number) {
-        if (!ids->test(number)) continue;
+    for (uint32_t number = 0; (number = ids->next(number)) < ids->size(); ++number) {
         const format::page_bytes* bytes = _e.page(number);
         const auto seen = bytes == nullptr ? format::glimpse{} : format::look_at(*bytes, number);
         if (seen.content == page_content::root) continue;

@@ -153,7 +153,7 @@ void examiner::judge_unreadable() {
         return f;
     };
     for (const auto& [page, why] : std::map(_e.unreadable_pages())) {
-        const bool known = _named_unreadable.contains(page) || _page_owner[page] != 0 ||
+        const bool known = _named_unreadable.contains(page) || _page_owner.get(page) != 0 ||
                            std::ranges::find(_bad_roots, page) != _bad_roots.end();
         if (known) {
             tell(page, why, "");
@@ -198,9 +198,9 @@ void examiner::mend_flipped_bits() {
 
 void examiner::report_flipped_bits() {
     for (uint32_t number : _flipped) {
-        if (_page_owner[number] == 0) continue;
+        if (_page_owner.get(number) == 0) continue;
         _out.flipped.push_back(number);
-        const examined_blob& b = _out.blobs[_page_owner[number] - 1];
+        const examined_blob& b = _out.blobs[_page_owner.get(number) - 1];
         finding& f =
             report(problem::flipped_bit, b.aside() ? severity::note : severity::error,
                    fmt::format("page {}: one bit of it was flipped, which its checksum tells; it is of blob {:#x}",
@@ -360,6 +360,7 @@ void examiner::compare_mask(mask_type type, const format::bit_mask& ours) {
     }
     std::vector<uint32_t> missing, surplus;
     for (uint32_t i = 0; i < ours.size(); ++i) {
+        if (i % 64 == 0 && ours.words()[i / 64] == theirs->words()[i / 64]) i += 63;  // and one more
         if (ours.test(i) == theirs->test(i)) continue;
         (ours.test(i) ? missing : surplus).push_back(i);
     }

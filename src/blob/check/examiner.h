@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "blob/check/examine.h"
+#include "util/sparse.h"
 
 namespace varve::blob::check {
 
@@ -82,8 +83,8 @@ class examiner {
     std::set<uint32_t> _named_unreadable;  // by blobs
     std::vector<uint32_t> _unseen;         // unreadable pages in which blobs may begin that nobody knows
     std::vector<uint32_t> _flipped;        // pages that were put right
-    std::vector<uint8_t> _extent_uses;     // of a page, up to two
-    std::vector<uint32_t> _page_owner;     // index in _out.blobs, plus one
+    sparse<uint8_t> _extent_uses;          // of a page, up to two
+    sparse<uint32_t> _page_owner;          // index in _out.blobs, plus one
     std::map<uint32_t, std::vector<uint32_t>> _page_owners;  // indexes, where there is more than one
     std::vector<uint8_t> _shares;                            // with somebody; by index
     using pair_of_blobs = std::pair<uint32_t, uint32_t>;     // indexes in _out.blobs, the smaller first

@@ -41,6 +41,13 @@ void take_pages(evidence& e, storage& from, piece& p, uint32_t first, uint32_t c
     }
 }
 
+// The first page from `at` on that may hold something: a hole of a file costs neither time nor memory.
+uint64_t skip_hole(storage& from, const format::geometry& g, uint64_t at) {
+    if (at >= g.md.count) return at;
+    const uint64_t begin = g.offset_of_md_page(0), offset = begin + at * g.md_page_size;
+    return at + (std::max(offset, from.next_data(offset)) - offset) / g.md_page_size;
+}
+
 void read_metadata(evidence& e, storage& from) {
     const auto& g = e.layout();
     const uint32_t per_piece = std::max<uint32_t>(1, piece_bytes / g.md_page_size);
@@ -48,9 +55,10 @@ void read_metadata(evidence& e, storage& from) {
     std::vector<std::byte> memory(pages_at_once * g.md_page_size);
     std::vector<piece> pieces;
     for (uint64_t at = 0; at < g.md.count;) {
-        const uint64_t begin = at;
         pieces.clear();
-        for (std::size_t i = 0; i < pieces_at_once && at < g.md.count; ++i) {
+        for (std::size_t i = 0; i < pieces_at_once; ++i) {
+            at = skip_hole(from, g, at);
+            if (at >= g.md.count) break;
             const auto count = static_cast<uint32_t>(std::min<uint64_t>(per_piece, g.md.count - at));
             const auto room =
                 std::span(memory).subspan(i * per_piece * g.md_page_size, std::size_t{count} * g.md_page_size);
@@ -58,11 +66,10 @@ void read_metadata(evidence& e, storage& from) {
             at += count;
         }
         from.read(pieces);
-        uint64_t page = begin;
         for (piece& p : pieces) {
             const auto count = static_cast<uint32_t>(p.bytes.size() / g.md_page_size);
-            take_pages(e, from, p, static_cast<uint32_t>(page), count);
-            page += count;
+            const uint64_t first = (p.offset - g.offset_of_md_page(0)) / g.md_page_size;
+            take_pages(e, from, p, static_cast<uint32_t>(first), count);
         }
     }
 }
@@ -103,6 +110,7 @@ result<evidence> inspect(storage& from, const inspect_options& how) {
     evidence out(shape, super);
     if (out.store() == nullptr) look_for_super(out, from, how);
     if (out.store() == nullptr) return out;
+    VARVE_TRY(format::check_memory(out.layout()));
     for (auto type : {format::mask_type::used_pages, format::mask_type::used_clusters, format::mask_type::used_blobids})
         read_mask(out, from, type);
     read_metadata(out, from);

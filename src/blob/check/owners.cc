@@ -187,7 +187,7 @@ void examiner::claim() {
         _out.used_blobids.set(root);
         _out.used_pages.set(root);
     }
-    _page_owner.resize(_g.md.count);
+    _page_owner = sparse<uint32_t>(_g.md.count);
     _shares.resize(_out.blobs.size());
     for (const examined_blob& b : _out.blobs) {
         _out.used_blobids.set(format::root_page_of(b.id()));
@@ -212,7 +212,7 @@ void examiner::claim_double_write() {
     if (!used->all(area.first, area.page_count())) return;
     std::vector<uint32_t> taken;
     for (uint32_t page = area.first; page < area.first + area.page_count(); ++page)
-        if (_page_owner[page] != 0) taken.push_back(page);
+        if (_page_owner.get(page) != 0) taken.push_back(page);
     if (taken.empty()) return _out.used_pages.set(area.first, area.page_count());
     _out.double_write_lost = true;
     finding& f =
@@ -232,7 +232,7 @@ void examiner::claim_copy() {
     const bool readable = _e.why_unreadable(page) == nullptr;
     const bool copy = now != nullptr && format::is_copy_of(*now, _super.extension->store, page);
     const bool taken = now != nullptr && !format::has_copy_magic(*now);
-    _out.copy_lost = _page_owner[page] != 0 || taken || (used == nullptr ? !copy : !used->test(page));
+    _out.copy_lost = _page_owner.get(page) != 0 || taken || (used == nullptr ? !copy : !used->test(page));
     if (_out.copy_lost) {
         report(problem::lost_copy, severity::note,
                fmt::format("page {}, where varve kept a copy of the super block, is others' by now, or may be; the "

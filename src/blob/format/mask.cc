@@ -49,6 +49,23 @@ uint64_t bit_mask::count() const noexcept {
     return n;
 }
 
+uint32_t bit_mask::next(uint32_t from) const noexcept {
+    if (from >= _bits) return _bits;
+    std::size_t index = from / 64;
+    for (uint64_t word = _words[index] & (~uint64_t{0} << from % 64);; word = _words[index]) {
+        if (word != 0)
+            return std::min(_bits, static_cast<uint32_t>(index * 64 + static_cast<unsigned>(std::countr_zero(word))));
+        if (++index == _words.size()) return _bits;
+    }
+}
+
+result<> check_memory(const geometry& g) {
+    constexpr uint64_t mib = 1 << 20, masks_max = 256 * mib;  // a PiB in clusters of 1 MiB
+    const uint64_t bytes = (2 * uint64_t{g.md.count} + g.cluster_count) / 8;
+    if (bytes <= masks_max) return {};
+    return fail(errc::no_memory, fmt::format("its masks are of {} MiB, more than {}", bytes / mib, masks_max / mib));
+}
+
 std::string_view name_of(mask_type type) noexcept {
     switch (type) {
         case mask_type::used_pages:

@@ -28,6 +28,8 @@ class bit_mask {
     // None of [first, first + count) is set.
     bool none(uint32_t first, uint32_t count) const noexcept;
     uint64_t count() const noexcept;
+    // The first bit from `from` on that is set; size() when there is none.
+    uint32_t next(uint32_t from) const noexcept;
     std::span<const uint64_t> words() const noexcept { return _words; }
     std::span<uint64_t> words() noexcept { return _words; }
     bool operator==(const bit_mask&) const = default;
@@ -36,6 +38,10 @@ class bit_mask {
     std::vector<uint64_t> _words;
     uint32_t _bits = 0;
 };
+
+// Whoever reads a store keeps its masks in memory, several times over, and takes memory for nothing else that its super
+// block alone says. no_memory: they are larger than those of any store there is.
+result<> check_memory(const geometry& g);
 
 // `bytes`: geometry::bytes_of_mask(). The header must have this type and at least `bits` bits (more, after a store's
 // growth failed half way, is cut as SPDK does); bad_sequence otherwise. `grown`: the store may have become larger since

@@ -14,8 +14,8 @@ namespace {
 
 constexpr auto others_already = "clusters it names are others' already";
 constexpr uint64_t per_page = format::clusters_per_extent_page;
-constexpr unsigned pages_at_once = 256;  // looked at before others have their turn
-constexpr uint8_t users_max = 2;         // a half-made snapshot and its clone; more cannot be
+constexpr unsigned pages_at_once = 32;  // looked at before others have their turn
+constexpr uint8_t users_max = 2;        // a half-made snapshot and its clone; more cannot be
 
 std::string why_not_opened(const format::blob_record& r) {
     if ((r.flags.invalid & format::invalid_flag::set_aside) == 0) return "it uses features this version does not know";
@@ -49,15 +49,26 @@ task<> loader::find_blobs() {
     _guessed.clear();
     _old_roots.clear();
     _owners_unknown = false;
-    forget_the_deleted();
-    _extent_page_users.assign(_g.md.count, 0);
-    _cluster_users.clear();
+    co_await forget_the_deleted();
+    _extent_page_users = sparse<uint8_t>(_g.md.count);
+    _cluster_users = sparse<uint8_t>(_g.cluster_count);
     std::vector<std::unique_ptr<blob_state>> unmarked;
-    unsigned turn = 0;
-    for (uint32_t p = 0; p < _pages.size(); ++p) {
-        if (_pages[p]) _s._stamp = std::max(_s._stamp, format::header_of(*_pages[p]).stamp);
+    // Of all pages only those that hold something, cannot be read, or are marked as a blob's first.
+    uint64_t held = 0, id = 0;
+    auto bad = _unreadable.begin();
+    for (uint64_t at = 0;; ++at) {
+        if (held <= at) held = _pages.next(at);
+        if (id <= at) id = _used_ids ? _used_ids->next(static_cast<uint32_t>(at)) : _g.md.count;
+        while (bad != _unreadable.end() && bad->first < at) ++bad;
+        at = std::min(held, id);
+        if (bad != _unreadable.end()) at = std::min<uint64_t>(at, bad->first);
+        if (at >= _g.md.count) break;
+        const auto p = static_cast<uint32_t>(at);
+        const format::page_bytes* bytes = page(p);
+        if (bytes != nullptr) co_await look_at_one();
+        if (bytes != nullptr) _s._stamp = std::max(_s._stamp, format::header_of(*bytes).stamp);
         const bool marked = _clean && _used_ids->test(p) && !is_nothing(p);
-        if (!marked && (_pages[p] == nullptr || !is_root(p))) {
+        if (!marked && (bytes == nullptr || !is_root(p))) {
             if (_clean || !_unreadable.contains(p) || !_used_ids || !_used_ids->test(p)) continue;
         }
         auto b = std::make_unique<blob_state>(_s, format::id_of_root_page(p));
@@ -67,11 +78,11 @@ task<> loader::find_blobs() {
             decode(*b);
             _s._blobs.emplace(b->id, std::move(b));
         }
-        if (++turn % pages_at_once == 0) co_await yield();
     }
     if (unmarked.empty()) co_return;
     const named by_others = named_by_all();
     for (auto& b : unmarked) {
+        co_await look_at_one();
         const bool unknown = _owners_unknown;
         const std::size_t guessed = _guessed.size();
         decode(*b);
@@ -82,21 +93,28 @@ task<> loader::find_blobs() {
         _owners_unknown = unknown;
         _guessed.resize(guessed);
         _old_roots.push_back(format::root_page_of(b->id));
-        if (++turn % pages_at_once == 0) co_await yield();
     }
 }
 
-void loader::forget_the_deleted() {
-    if (_clean) return;
+task<> loader::look_at_one() {
+    step();
+    if (++_looked_at % pages_at_once == 0) co_await yield();
+}
+
+task<> loader::forget_the_deleted() {
+    if (_clean) co_return;
     const auto& extension = _s._super.extension;
     const format::last_masks masks(_s._super, _used_pages ? &*_used_pages : nullptr, _used_ids ? &*_used_ids : nullptr,
                                    extension ? page(extension->double_write.first) : nullptr);
     _s._masks_doubted = !masks.tell();  // what is believed now must be when they can be read again
-    for (uint32_t p = 0; p < _pages.size(); ++p) {
-        if (_pages[p] == nullptr) continue;
-        const format::page_header h = format::header_of(*_pages[p]);
+    for (uint64_t at = _pages.next(0); at < _pages.size(); at = _pages.next(at + 1)) {
+        const auto p = static_cast<uint32_t>(at);
+        const format::page_bytes* bytes = page(p);
+        if (bytes == nullptr) continue;
+        const format::page_header h = format::header_of(*bytes);
         if (h.id != format::id_of_root_page(p) || !masks.call_deleted(p, h)) continue;
-        if (format::look_at(*_pages[p], p).content != format::page_content::root) continue;
+        co_await look_at_one();
+        if (format::look_at(*bytes, p).content != format::page_content::root) continue;
         _pages[p].reset();
         _old_roots.push_back(p);
     }
@@ -104,26 +122,28 @@ void loader::forget_the_deleted() {
 
 // That a blob begins there is said by one bit alone: the page is clear, and a mask has it as free.
 bool loader::is_nothing(uint32_t p) const {
-    return _read_all && _pages[p] == nullptr && !_unreadable.contains(p) && !_used_pages->test(p);
+    return _read_all && page(p) == nullptr && !_unreadable.contains(p) && !_used_pages->test(p);
 }
 
 // What begins a blob, or did before it was damaged: by its own word, that of its checksum, or the mask's of the last
 // time the store was unloaded.
 bool loader::is_root(uint32_t p) const {
-    const format::glimpse seen = format::look_at(*_pages[p], p);
+    const format::page_bytes& bytes = *page(p);
+    const format::glimpse seen = format::look_at(bytes, p);
     if (seen.content == format::page_content::root) return true;
     if (_clean || seen.content != format::page_content::damaged) return false;
     if (seen.header.id == format::id_of_root_page(p) && seen.header.sequence == 0) return true;
     const bool says_nothing = seen.header.id != 0 && !_g.has_blob_id(seen.header.id);
     if (says_nothing && _used_ids && _used_ids->test(p)) return true;  // not a new page of another blob, torn
-    auto mended = format::without_flipped_bit(*_pages[p]);
+    auto mended = format::without_flipped_bit(bytes);
     return mended && format::look_at(*mended, p).content == format::page_content::root;
 }
 
 // The masks of a store that was unloaded are exactly what its blobs have; what is not so is read closely.
 bool loader::masks_fit() const {
-    for (const auto& p : _pages) {
-        if (p && format::is_later(format::header_of(*p).stamp, _s._super)) return false;
+    for (uint64_t at = _pages.next(0); at < _pages.size(); at = _pages.next(at + 1)) {
+        const format::page_bytes* p = page(static_cast<uint32_t>(at));
+        if (p != nullptr && format::is_later(format::header_of(*p).stamp, _s._super)) return false;
     }
     named all = named_by_all();
     for (const auto& [id, b] : _s._blobs) {
@@ -194,13 +214,13 @@ result<std::unique_ptr<layout>> loader::make_layout(uint64_t clusters) {
 // A run of eight bytes may name all clusters there are, and so may a thousand blobs. False: two do already, and nobody
 // knows what else this one has.
 bool loader::use_of_run(uint32_t cluster) {
-    if (_cluster_users.empty()) _cluster_users.resize(_g.cluster_count);
     step();
-    if (_cluster_users[cluster] >= users_max) {
+    uint8_t& users = _cluster_users[cluster];
+    if (users >= users_max) {
         _owners_unknown = true;
         return false;
     }
-    ++_cluster_users[cluster];
+    ++users;
     return true;
 }
 

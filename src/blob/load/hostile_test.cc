@@ -151,5 +151,43 @@ TEST(hostile, a_large_blob_keeps_nobody_waiting) {
     EXPECT_TRUE(outcome) << outcome.error().message();
 }
 
+TEST(hostile, others_have_their_turn_among_damaged_pages) {
+    hostile h;
+    format::page_bytes garbage;
+    garbage.fill(std::byte{0x5a});
+    for (uint32_t i = 0; i < group; ++i) h.machine.disk().poke(h.g.offset_of_md_page(i), garbage);
+    uint64_t steps = 0, before = 0, most = 0;
+    bool over = false;
+    auto watch = [&]() -> task<> {
+        while (!over) {
+            most = std::max(most, steps - before);
+            before = steps;
+            co_await yield();
+        }
+    };
+    auto outcome = h.machine.live([&](life& l) -> task<> {
+        crew others;
+        others.start(watch());
+        auto s = co_await as_result(store::load(l.devices, l.base(), {.trim = false, .steps = &steps}));
+        over = true;
+        co_await others.done();
+        if (s) co_await (*s)->abandon();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+    EXPECT_GE(steps, uint64_t{group});
+    EXPECT_LT(most, 100u);
+}
+
+// What a super block says of the size of its store costs nothing: the region is a hole.
+TEST(hostile, masks_that_no_memory_holds) {
+    hostile h;
+    format::geometry g = h.g;
+    EXPECT_TRUE(format::check_memory(g));
+    g.md.count = 0xfffffff0;
+    auto refused = format::check_memory(g);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), errc::no_memory);
+}
+
 }  // namespace
 }  // namespace varve::blob

@@ -63,13 +63,13 @@ struct loader::census {
         const layout& l = *b.current;
         for (uint64_t i = l.next(0); i < l.size; i = l.next(i + 1)) cluster(l.at(i));
     }
-    static void note(std::vector<const blob_state*>& first, format::bit_mask& shared, uint32_t at,
-                     const blob_state& b) {
-        if (first[at] == nullptr) first[at] = &b;
-        if (first[at] != &b) shared.set(at);
+    static void note(sparse<const blob_state*>& first, format::bit_mask& shared, uint32_t at, const blob_state& b) {
+        const blob_state*& owner = first[at];
+        if (owner == nullptr) owner = &b;
+        if (owner != &b) shared.set(at);
     }
-    std::vector<const blob_state*> _cluster_of, _page_of;  // the first who names it
-    format::bit_mask _clusters, _pages;                    // others do, too
+    sparse<const blob_state*> _cluster_of, _page_of;  // the first who names it
+    format::bit_mask _clusters, _pages;               // others do, too
 };
 
 // Snapshots that were being made or removed when the store died. Which way they go, the clone's metadata says, since

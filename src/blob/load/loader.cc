@@ -27,6 +27,7 @@ namespace {
 constexpr std::size_t piece_bytes = 256 * 1024;
 constexpr unsigned readers = 8;
 constexpr uint64_t claims_at_once = 65536;  // before others have their turn
+constexpr unsigned ranges_at_once = 64;     // likewise
 constexpr std::string_view lost_super = "; varve fsck --repair may find what it said";
 
 }  // namespace
@@ -46,6 +47,7 @@ task<std::unique_ptr<store>> store::load(bdev::registry& devices, bdev::descript
             co_await fail(errc::bad_sequence, fmt::format("{}{}", decoded.error().message(), lost_super));
         }
         super = co_await std::move(decoded);
+        co_await format::check_memory(super.layout);
         base = std::move(on).close();
     }
     if (!how.type.empty() && super.type_text() != how.type) {
@@ -68,6 +70,7 @@ task<> loader::run() {
     co_await read_masks();
     co_await doubt_masks();
     co_await repeat_round();
+    co_await find_data();
     co_await read_metadata();
     co_await find_blobs();
     if (_clean && !masks_fit()) {
@@ -78,8 +81,8 @@ task<> loader::run() {
     judge_unreadable();
     link_parents();
     settle_drafts();
-    _page_owner.resize(_g.md.count);
-    _cluster_owner.resize(_g.cluster_count);
+    _page_owner = sparse<blob_state*>(_g.md.count);
+    _cluster_owner = sparse<blob_state*>(_g.cluster_count);
     for (auto& [id, b] : _s._blobs) co_await claim(*b);
     std::erase_if(_dropped_pages, [this](uint32_t p) { return !_s._space.claim_page(p); });
     if (set_aside_clones_of_the_damaged() || _owners_unknown) keep_what_the_damaged_may_have();
@@ -122,31 +125,58 @@ task<> loader::read_masks() {
 task<> loader::doubt_masks() {
     if (!_clean || !format::are_doubtful(_s._super, *_used_pages, *_used_ids)) co_return;
     _read_all = true;
+    co_await find_data();
     co_await read_metadata();
-    for (uint32_t p = 0; p < _g.md.count && !_masks_lied; ++p) {
-        _masks_lied = _pages[p] != nullptr && format::speaks_against_masks(_s._super, *_used_ids, *_pages[p], p);
+    for (uint64_t at = _pages.next(0); at < _pages.size() && !_masks_lied; at = _pages.next(at + 1)) {
+        const auto p = static_cast<uint32_t>(at);
+        _masks_lied = page(p) != nullptr && format::speaks_against_masks(_s._super, *_used_ids, *page(p), p);
     }
     if (!_masks_lied) co_return;
     _clean = _s._super.clean = false;
-    for (auto& p : _pages) p.reset();  // a round may change them
+    _pages = sparse<std::unique_ptr<format::page_bytes>>(_g.md.count);  // a round may change them
     _unreadable.clear();
 }
 
+// Who cannot tell where nothing is has something everywhere.
+task<> loader::find_data() {
+    const uint64_t begin = _g.offset_of_md_page(0), size = _g.md_page_size;
+    const uint64_t end = begin + _g.md.count * size;
+    _with_data.clear();
+    for (uint64_t at = begin; at < end;) {
+        auto data = co_await as_result(_s._disk.next_data(at));
+        const uint64_t from = std::max(at, data.value_or(at));
+        if (from >= end) break;
+        auto hole = co_await as_result(_s._disk.next_hole(from));
+        const uint64_t first = (from - begin) / size;
+        const uint64_t last = std::min<uint64_t>(_g.md.count, (std::min(hole.value_or(end), end) - begin) / size + 1);
+        _with_data.push_back({static_cast<uint32_t>(first), static_cast<uint32_t>(last - first)});
+        at = begin + last * size;
+        if (_with_data.size() % ranges_at_once == 0) co_await yield();
+    }
+}
+
+struct loader::progress {
+    std::size_t range = 0;
+    uint32_t done = 0;  // of it
+};
+
 task<> loader::read_metadata() {
     crew all;
-    uint32_t next = 0;
-    for (unsigned i = 0; i < readers; ++i) all.start(read_pieces(next));
+    progress common;
+    for (unsigned i = 0; i < readers; ++i) all.start(read_pieces(common));
     co_await all.done();
 }
 
 // One of several that read side by side, each again and again into the same memory: it stays in the processor's cache,
 // and the system need not find new memory for every piece.
-task<> loader::read_pieces(uint32_t& next) {
+task<> loader::read_pieces(progress& all) {
     const auto pages = static_cast<uint32_t>(std::max<std::size_t>(1, piece_bytes / _g.md_page_size));
     env::buffer memory = co_await _s._disk.memory(uint64_t{pages} * _g.md_page_size);
-    while (next < _g.md.count) {
-        const uint32_t first = next, count = std::min(pages, _g.md.count - first);
-        next += count;
+    while (all.range < _with_data.size()) {
+        const format::page_range& here = _with_data[all.range];
+        const uint32_t first = here.first + all.done, count = std::min(pages, here.count - all.done);
+        all.done += count;
+        if (all.done == here.count) all = {.range = all.range + 1};
         bool any = false;
         for (uint32_t p = first; p < first + count && !any; ++p) any = wanted(p);
         if (!any) continue;
@@ -195,18 +225,19 @@ void loader::set_aside(blob_state& b, std::string why) {
 // The first who names a page or cluster does not know of the second: both are set aside, and nobody writes there.
 task<> loader::claim(blob_state& b) {
     step();
-    auto take = [&](std::vector<blob_state*>& owners, uint32_t at, std::string_view what) {
+    auto take = [&](sparse<blob_state*>& owners, uint32_t at, std::string_view what) {
         step();
         ++_claimed;
-        if (owners[at] == nullptr) {
-            owners[at] = &b;
+        blob_state*& owner = owners[at];
+        if (owner == nullptr) {
+            owner = &b;
             return true;
         }
         auto blame = [&](blob_state& whom, blob_id other) {
             if (!whom.set_aside()) set_aside(whom, fmt::format("{} {} is also in blob 0x{:x}", what, at, other));
         };
-        blame(*owners[at], b.id);
-        blame(b, owners[at]->id);
+        blame(*owner, b.id);
+        blame(b, owner->id);
         return false;
     };
     for (uint32_t p : b.record.pages) {
@@ -237,11 +268,14 @@ void loader::keep_what_the_damaged_may_have() {
         const bool kept = all || (_used_clusters && _used_clusters->test(c));
         if (kept && _s._space.claim_cluster(c)) _s._kept_clusters.push_back(c);
     }
-    for (uint32_t p = 0; p < _g.md.count; ++p) {
-        const bool kept =
-            (all && (_pages[p] != nullptr || _unreadable.contains(p))) || (_used_pages && _used_pages->test(p));
-        if (kept && _s._space.claim_page(p)) _s._kept_pages.push_back(p);
+    auto keep_page = [this](uint64_t p) {
+        if (_s._space.claim_page(static_cast<uint32_t>(p))) _s._kept_pages.push_back(static_cast<uint32_t>(p));
+    };
+    for (uint64_t p = _pages.next(0); all && p < _pages.size(); p = _pages.next(p + 1)) {
+        if (page(static_cast<uint32_t>(p)) != nullptr) keep_page(p);
     }
+    for (auto at = _unreadable.begin(); all && at != _unreadable.end(); ++at) keep_page(at->first);
+    for (uint32_t p = 0; _used_pages && (p = _used_pages->next(p)) < _g.md.count; ++p) keep_page(p);
 }
 
 // SPDK does not know of the area; it may have given its pages to blobs.
@@ -251,7 +285,7 @@ void loader::claim_area() {
         extension->double_write.per_slot >= committer::per_slot_least) {
         const auto area = extension->double_write;
         bool free = true;
-        for (uint32_t p = 0; p < area.page_count(); ++p) free = free && _page_owner[area.first + p] == nullptr;
+        for (uint32_t p = 0; p < area.page_count(); ++p) free = free && _page_owner.get(area.first + p) == nullptr;
         free = free && std::ranges::none_of(_dropped_pages, [&](uint32_t p) { return area.holds(p); });
         for (uint32_t p = 0; free && p < area.page_count(); ++p) _s._space.claim_page(area.first + p);
         // The next load ignores the area unless the mask has it and varve wrote the super block last.
@@ -272,7 +306,7 @@ bool loader::claim_copy() {
     if (!_s._super.extension) return false;
     const auto& extension = *_s._super.extension;
     const uint32_t p = extension.copy_page;
-    if (p == 0 || !_used_pages || !_used_pages->test(p) || _page_owner[p] != nullptr || page(p) == nullptr)
+    if (p == 0 || !_used_pages || !_used_pages->test(p) || _page_owner.get(p) != nullptr || page(p) == nullptr)
         return false;
     if (std::ranges::find(_dropped_pages, p) != _dropped_pages.end()) return false;
     if (!format::is_copy_of(*page(p), extension.store, p)) return false;
@@ -283,7 +317,7 @@ bool loader::claim_copy() {
 
 void loader::find_old_roots() {
     for (uint32_t p : _old_roots) {
-        if (_page_owner[p] == nullptr && !_s._space.page_used(p)) _s._old_roots.push_back(p);
+        if (_page_owner.get(p) == nullptr && !_s._space.page_used(p)) _s._old_roots.push_back(p);
     }
 }
 
@@ -303,7 +337,7 @@ task<> store::clear_old_roots() {
 
 task<> loader::tidy() {
     for (uint32_t p : _to_clear) {
-        if (_page_owner[p] != nullptr) continue;
+        if (_page_owner.get(p) != nullptr) continue;
         co_await _s.begin_change();
         std::vector<page_write> root(1);
         root[0].page = p;

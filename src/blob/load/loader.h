@@ -11,6 +11,7 @@
 #include "blob/format/mask.h"
 #include "blob/format/stale.h"
 #include "blob/store.h"
+#include "util/sparse.h"
 
 namespace varve::blob {
 
@@ -30,22 +31,26 @@ class loader {
     task<> repeat_round();
     task<bool> lies_in_place(const format::double_write_header::image& image, std::span<std::byte> to);
     task<> write_in_place(const format::double_write_header& header, std::span<const format::page_bytes> images);
+    task<> find_data();
     task<> read_metadata();
-    task<> read_pieces(uint32_t& next);
+    struct progress;  // of those who read side by side
+    task<> read_pieces(progress& all);
     task<> read_one_by_one(uint32_t first, uint32_t count, std::span<std::byte> memory);
     void take_page(uint32_t number, format::page_view bytes);
     bool wanted(uint32_t page) const noexcept {
         return !_clean || _read_all || _used_pages->test(page) || _used_ids->test(page);
     }
     const format::page_bytes* page(uint32_t number) const noexcept {
-        return number < _pages.size() ? _pages[number].get() : nullptr;
+        const auto* found = _pages.find(number);
+        return found == nullptr ? nullptr : found->get();
     }
 
     task<> find_blobs();
     bool is_nothing(uint32_t page) const;
     bool is_root(uint32_t page) const;
     // Pages that begin blobs which were deleted: they are nothing from now on.
-    void forget_the_deleted();
+    task<> forget_the_deleted();
+    task<> look_at_one();
     struct named;  // pages and clusters
     named named_by_all() const;
     format::bit_mask pages_named() const;
@@ -88,12 +93,14 @@ class loader {
     bool _masks_lied = false;      // those of a store that says it was unloaded
     bool _owners_unknown = false;  // pages of blobs, or what may be such, tell nothing: who knows what they have
     std::optional<format::bit_mask> _used_pages, _used_clusters, _used_ids;
-    std::vector<std::unique_ptr<format::page_bytes>> _pages;  // of the region; null: clear, or not wanted
-    std::map<uint32_t, std::string> _unreadable;              // pages
-    std::vector<uint32_t> _guessed;                           // clusters that damaged pages name
-    std::vector<uint8_t> _extent_page_users, _cluster_users;  // the latter: by runs
+    std::vector<format::page_range> _with_data;          // parts of the region that may hold anything, numbers in it
+    sparse<std::unique_ptr<format::page_bytes>> _pages;  // of the region; null: clear, or not wanted
+    unsigned _looked_at = 0;                             // pages, since others had their turn
+    std::map<uint32_t, std::string> _unreadable;         // pages
+    std::vector<uint32_t> _guessed;                      // clusters that damaged pages name
+    sparse<uint8_t> _extent_page_users, _cluster_users;  // the latter: by runs
     std::vector<uint32_t> _old_roots;
-    std::vector<blob_state*> _page_owner, _cluster_owner;
+    sparse<blob_state*> _page_owner, _cluster_owner;
     std::vector<uint32_t> _to_clear;       // roots of drafts that came to nothing
     std::vector<uint32_t> _dropped_pages;  // theirs: nobody else's before the roots are cleared
     std::vector<blob_state*> _to_rewrite;  // whose records are not as on disk
