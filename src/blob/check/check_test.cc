@@ -264,7 +264,7 @@ TEST(blob_check, torn_pages_are_mended_from_the_double_write_area) {
     foreign.put(57, format::encode_double_write(header));
     foreign.put(58, whole);
     foreign.damage(4);
-    foreign.pages_used.reset(50);
+    for (uint32_t page = 50; page < 64; ++page) foreign.pages_used.reset(page);
     foreign.write_masks();
     EXPECT_THAT(all_text(check_of(foreign)), HasSubstr("lost_double_write note"));
     expect_repaired(foreign, {"bad_page error blob 0x100000003: page 4"}, 0);

@@ -214,6 +214,8 @@ void examiner::report_flipped_bits() {
 // ---- double write ----
 
 bool examiner::read_slot(uint32_t slot, format::double_write_header& header, std::vector<format::page_bytes>& images) {
+    using state = format::found_header::state;
+    using fate = format::judged_round::fate;
     const auto& area = _super.extension->double_write;
     const uint32_t first = area.header_page(slot);
     if (_e.why_unreadable(first) != nullptr) {
@@ -222,43 +224,78 @@ bool examiner::read_slot(uint32_t slot, format::double_write_header& header, std
     }
     const format::page_bytes* page = _e.page(first);
     if (page == nullptr) return false;
-    auto decoded = format::decode_double_write(*page, first, area, _super.extension->store, _g);
-    if (!decoded) return false;
-    header = std::move(*decoded);
-    images.clear();
-    std::optional<uint32_t> unknown;
-    for (uint32_t i = 0; i < header.images.size(); ++i) {
-        const bool unreadable = _e.why_unreadable(first + 1 + i) != nullptr;
-        // What cannot be read of a round is as good where it was to be written.
-        const format::page_bytes* image = _e.page(unreadable ? header.images[i].page : first + 1 + i);
-        images.push_back(image == nullptr ? format::page_bytes{} : *image);
-        if (format::crc_of_image(images.back()) == header.images[i].crc) continue;
-        if (!unreadable) return false;
-        unknown = first + 1 + i;
+    auto found = format::find_double_write(*page, first, area, _super.extension->store, _g);
+    if (found.what == state::none) return false;
+    if (found.what == state::damaged) {
+        report_unknown_round(first);
+        return false;
     }
-    if (unknown) report_unknown_round(*unknown);
-    return !unknown;
+    auto as_seen = [this](uint32_t number) -> std::optional<format::page_bytes> {
+        if (_e.why_unreadable(number) != nullptr) return std::nullopt;
+        const format::page_bytes* there = _e.page(number);
+        return there == nullptr ? format::page_bytes{} : *there;
+    };
+    std::vector<format::image_seen> seen;
+    for (uint32_t i = 0; i < found.header.images.size(); ++i)
+        seen.push_back({as_seen(first + 1 + i), as_seen(found.header.images[i].page)});
+    auto round = format::judge_round(found, seen);
+    if (round.became == fate::unknown)
+        report_unknown_round(found.what == state::torn ? first : first + 1 + static_cast<uint32_t>(round.which));
+    header = std::move(found.header);
+    images = std::move(round.images);
+    return round.became == fate::committed;
 }
 
+// With `give_up_unreadable` what cannot be known of a change is given up, and the others are not kept from a repair.
 void examiner::report_unknown_round(uint32_t page) {
+    const bool unreadable = _e.why_unreadable(page) != nullptr;
+    if (_how.give_up_unreadable && !unreadable) {
+        _out.round_given_up = true;
+        finding& f = report(problem::bad_page, severity::error,
+                            fmt::format("page {}: may hold the last change before the store died, and is damaged: that "
+                                        "change is given up",
+                                        page));
+        f.pages = {page};
+        f.repairable = true;
+        return;
+    }
     _out.round_unknown = true;
-    finding& f = report(problem::unreadable, severity::error,
-                        fmt::format("page {}: may hold the last change before the store died, and cannot be read: no "
+    finding& f = report(unreadable ? problem::unreadable : problem::bad_page, severity::error,
+                        fmt::format("page {}: may hold the last change before the store died, and {}: no "
                                     "load opens the store, and nothing can be repaired before --rewrite-unreadable "
                                     "gives that change up",
-                                    page));
+                                    page, unreadable ? "cannot be read" : "is damaged"));
     f.pages = {page};
+}
+
+// Of a store that died only this part of its masks is known.
+void examiner::report_bad_mask_of_area() {
+    const auto& area = _super.extension->double_write;
+    const format::bit_mask* used = _e.mask(mask_type::used_pages);
+    if (used == nullptr) {
+        const bool written =
+            std::ranges::any_of(_e.mask_bytes(mask_type::used_pages), [](auto b) { return b != std::byte{0}; });
+        if (written)
+            report(problem::bad_mask, severity::error, _e.why_no_mask(mask_type::used_pages)).repairable = true;
+        return;
+    }
+    std::vector<uint32_t> missing;
+    for (uint32_t page = area.first; page < area.first + area.page_count(); ++page)
+        if (!used->test(page)) missing.push_back(page);
+    if (missing.empty()) return;
+    finding& f = report(problem::unmarked, severity::error,
+                        fmt::format("{}: pages {}, of those where varve keeps images of pages it rewrites, are marked "
+                                    "as free",
+                                    format::name_of(mask_type::used_pages), in_words(missing)));
+    f.pages = missing;
+    f.repairable = true;
 }
 
 void examiner::replay_double_write() {
     if (!_super.extension || !_super.extension->double_write.exists()) return;
     const auto& area = _super.extension->double_write;
     const format::bit_mask* used = _e.mask(mask_type::used_pages);
-    format::bit_mask everything(_g.md.count);
-    everything.set(0, _g.md.count);
-    if (!_e.mask_was_read(mask_type::used_pages)) used = &everything;  // SPDK would have written it
-    if (used == nullptr) return;
-    if (!used->all(area.first, area.page_count())) {
+    if (used != nullptr && !format::has_area(*used, area)) {
         _out.double_write_lost = true;
         report(
             problem::lost_double_write, severity::note,
@@ -267,7 +304,8 @@ void examiner::replay_double_write() {
                         area.first, area.first + area.page_count() - 1));
         return;
     }
-    if (!format::double_write_trusted(_super, *used)) return;
+    if (!format::double_write_trusted(_super, used)) return;
+    report_bad_mask_of_area();
     for (uint32_t page = area.first; _how.give_up_unreadable && page < area.first + area.page_count(); ++page)
         _e.give_up(page);
     struct slot {

@@ -207,9 +207,9 @@ void examiner::claim() {
 
 void examiner::claim_double_write() {
     const format::bit_mask* used = _e.mask(format::mask_type::used_pages);
-    if (!_super.extension || used == nullptr || !_super.extension->double_write.exists()) return;
+    if (!_super.extension || !_super.extension->double_write.exists()) return;
     const auto& area = _super.extension->double_write;
-    if (!used->all(area.first, area.page_count())) return;
+    if (used != nullptr ? !format::has_area(*used, area) : !format::double_write_trusted(_super, nullptr)) return;
     std::vector<uint32_t> taken;
     for (uint32_t page = area.first; page < area.first + area.page_count(); ++page)
         if (_page_owner.get(page) != 0) taken.push_back(page);

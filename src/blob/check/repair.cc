@@ -136,7 +136,7 @@ class planner {
         plan_pages();
         plan_masks();
         plan_super();
-        if (!_plan.empty()) {
+        if (!_plan.empty() || _found.round_given_up) {
             plan_end_of_rounds(mended);
             plan_witnesses();
         }
@@ -276,7 +276,7 @@ class planner {
         for (uint32_t slot = 0; slot < extension->double_write.slots; ++slot) {
             const uint32_t header = extension->double_write.header_page(slot);
             const page_bytes* now = _e.page(header);
-            if (now == nullptr || format::look_at(*now, header).content != format::page_content::double_write) continue;
+            if (now == nullptr) continue;  // one that is damaged goes, too: it may be known all the same
             add(_e.layout().offset_of_md_page(header), *now, page_bytes{},
                 fmt::format("page {}: what it says is written", header));
         }

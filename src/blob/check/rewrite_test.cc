@@ -270,5 +270,65 @@ TEST(blob_rewrite, a_change_that_lies_in_place_need_not_be_read) {
     EXPECT_TRUE(check_of(uncommitted).loadable) << all_text(check_of(uncommitted));
 }
 
+// --- of which a bit flipped
+
+TEST(blob_rewrite, a_flipped_bit_hides_no_change_that_was_committed) {
+    for (int which : {0, 1, 2, 3, 4}) {
+        SCOPED_TRACE(which);
+        with_a_round s(false);
+        const auto mask = s.layout().offset_of(s.layout().page_mask);
+        if (which == 0) s.bytes[mask + 1] ^= std::byte{4};           // header of the mask of used pages
+        if (which == 1) s.bytes[mask + 5 + 50 / 8] ^= std::byte{4};  // its bit of page 50
+        if (which == 2) s.flip(50, 70, 3);
+        if (which == 3) s.flip(51, 700, 3);
+        if (which == 4) s.flip(52, 700, 3);  // lies in place
+        const auto found = check_of(s);
+        EXPECT_THAT(all_text(found), HasSubstr("page 1: a write of it did not end; page 51 holds what it should be"));
+        EXPECT_THAT(all_text(found), Not(HasSubstr("recovered by SPDK")));
+        if (which == 0) EXPECT_THAT(all_text(found), HasSubstr("bad_mask error used_page_mask"));
+        if (which == 1) EXPECT_THAT(all_text(found), HasSubstr("unmarked error used_page_mask: pages 50"));
+        repair(s);
+        EXPECT_EQ(s.get(store::thick), s.image);
+        EXPECT_TRUE(check_of(s).findings.empty()) << all_text(check_of(s));
+        EXPECT_TRUE(inspect(s)->store()->extension->double_write.exists());
+    }
+}
+
+TEST(blob_rewrite, a_change_that_is_damaged_is_given_up_only_when_that_is_asked_for) {
+    for (bool header : {true, false}) {
+        SCOPED_TRACE(header);
+        with_a_round s(false);
+        const auto old = s.get(store::thick);
+        if (header)
+            s.at(50)[2] ^= std::byte{0x11};
+        else
+            s.damage(51);  // the other lies in place: it was committed
+        const auto found = check_of(s);
+        EXPECT_FALSE(found.loadable);
+        EXPECT_THAT(all_text(found), HasSubstr("may hold the last change before the store died, and is damaged"));
+        EXPECT_TRUE(repair(s).empty());
+        give_up(s);
+        EXPECT_EQ(s.get(store::thick), old);
+        EXPECT_TRUE(check_of(s).findings.empty()) << all_text(check_of(s));
+    }
+}
+
+// --- marks that no crash left
+
+TEST(blob_rewrite, a_mark_of_a_snapshot_with_other_clones_is_taken_out) {
+    for (std::string_view mark : {format::xattr_in_progress, format::xattr_pending_removal}) {
+        for (uint32_t named : {uint32_t{store::thick}, uint32_t{store::snap1}, 40u}) {
+            SCOPED_TRACE(testing::Message() << mark << named);
+            store s;
+            format::blob_record& r = s.record(store::snap1);
+            const le64 id = format::id_of_root_page(named);
+            r.internal_xattrs.set(mark, std::string_view(reinterpret_cast<const char*>(&id), sizeof id));
+            r.flags.invalid |= format::invalid_flag::internal_xattrs;
+            s.write(r);
+            expect_repaired(s, {"half_made_snapshot error blob 0x100000006"}, 0);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace varve::blob::check

@@ -41,14 +41,45 @@ page_bytes encode_double_write(const double_write_header& header);
 result<double_write_header> decode_double_write(page_view page, uint32_t number, const double_write_area& area,
                                                 const uuid& store, const geometry& g);
 
+// What the header page of a slot tells when its checksum may be wrong.
+struct found_header {
+    enum class state : uint8_t {
+        none,     // not a header of this store in its place
+        whole,    // or one bit of it had flipped, which was put right
+        torn,     // as a write that did not end leaves it; `header` is what it says
+        damaged,  // nearly a header of this store, and nothing that a write of one leaves
+    } what = state::none;
+    double_write_header header;
+};
+found_header find_double_write(page_view page, uint32_t number, const double_write_area& area, const uuid& store,
+                               const geometry& g);
+
+// Whether the mask has the area: most of its pages, since a bit that flipped tells nothing. After a recovery by SPDK it
+// has none, and by and by those that blobs got, the first page first.
+bool has_area(const bit_mask& used_pages, const double_write_area& area) noexcept;
+
 // Whether what lies in the area may be used to mend pages: the store was not unloaded cleanly, and nobody else has
 // written to it since varve did. SPDK betrays itself by a super block that breaks the seal, or by a used-page mask that
-// lacks the area, which its recovery writes before anything else. `used_pages`: as on disk.
-bool double_write_trusted(const super_block& super, const bit_mask& used_pages) noexcept;
+// lacks the area, which its recovery writes before anything else. `used_pages`: as on disk; null: it cannot be read, or
+// is none, as SPDK would not have left it.
+bool double_write_trusted(const super_block& super, const bit_mask* used_pages) noexcept;
 
-// Whether all images of the slot are what its header says. If not, the batch never became durable here, so writing in
-// place had not begun: none of it is to be replayed. `images`: header.images.size() pages.
-bool is_whole(const double_write_header& header, std::span<const page_bytes> images) noexcept;
+// An image as it lies in the slot, and the page it is of. Null: cannot be read.
+struct image_seen {
+    std::optional<page_bytes> image, in_place;
+};
+// What became of a batch.
+struct judged_round {
+    enum class fate : uint8_t {
+        not_committed,  // writing in place had not begun: none of it is to be replayed
+        committed,      // or nothing of it can be missing
+        unknown,        // it was committed, or may have been, and image `which` is not known
+    } became = fate::not_committed;
+    std::size_t which = 0;
+    std::vector<page_bytes> images;  // when it was committed: all of them
+};
+// `found`: whole or torn. An image of which one bit flipped is known, and so is one that lies in its place.
+judged_round judge_round(const found_header& found, std::span<const image_seen> seen);
 
 // Whether image i of a slot that decoded and is whole is to be written over what its page holds now. A page that is
 // whole is left alone, unless the batch was a commit (double_write_flag::redo).

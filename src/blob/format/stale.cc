@@ -15,7 +15,7 @@ bool is_of_a_chain(const page_bytes& page, uint32_t number) noexcept {
 last_masks::last_masks(const super_block& super, const bit_mask* used_pages, const bit_mask* used_ids,
                        const page_bytes* first_of_area) noexcept
     : _pages(used_pages), _ids(used_ids) {
-    if (_pages == nullptr || _ids == nullptr || !double_write_trusted(super, *_pages)) return;
+    if (_pages == nullptr || _ids == nullptr || !double_write_trusted(super, _pages)) return;
     _area = super.extension->double_write;
     if (first_of_area != nullptr && is_of_a_chain(*first_of_area, _area.first)) return;
     _stamp = super.extension->masks_stamp;

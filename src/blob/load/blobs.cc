@@ -151,7 +151,7 @@ bool loader::masks_fit() const {
     }
     if (_s._super.extension && _s._super.extension->double_write.exists()) {
         const auto& area = _s._super.extension->double_write;
-        if (_used_pages->all(area.first, area.page_count())) all.pages.set(area.first, area.page_count());
+        if (format::has_area(*_used_pages, area)) all.pages.set(area.first, area.page_count());
     }
     if (_s._super.extension && _s._super.extension->copy_page != 0 && page(_s._super.extension->copy_page) != nullptr) {
         all.pages.set(_s._super.extension->copy_page);

@@ -289,9 +289,8 @@ void loader::claim_area() {
         free = free && std::ranges::none_of(_dropped_pages, [&](uint32_t p) { return area.holds(p); });
         for (uint32_t p = 0; free && p < area.page_count(); ++p) _s._space.claim_page(area.first + p);
         // The next load ignores the area unless the mask has it and varve wrote the super block last.
-        const auto origin = _s._super.origin;
-        const bool ours = origin == format::super_origin::whole || origin == format::super_origin::torn;
-        _s._area_is_new = _masks_lied || !ours || !_used_pages || !_used_pages->all(area.first, area.page_count());
+        _s._area_is_new =
+            _masks_lied || !super_is_ours() || !_used_pages || !_used_pages->all(area.first, area.page_count());
         if (free) return;
     }
     if (!extension) extension.emplace().store = _s._devices.world().make_uuid();

@@ -29,8 +29,8 @@ class loader {
     task<std::optional<format::bit_mask>> read_mask(format::mask_type type, format::page_range where, uint32_t bits);
     task<> doubt_masks();
     task<> repeat_round();
-    task<bool> lies_in_place(const format::double_write_header::image& image, std::span<std::byte> to);
-    task<> write_in_place(const format::double_write_header& header, std::span<const format::page_bytes> images);
+    task<> write_in_place(const format::double_write_header& header, std::span<const format::page_bytes> images,
+                          std::span<const format::image_seen> seen);
     task<> find_data();
     task<> read_metadata();
     struct progress;  // of those who read side by side
@@ -56,7 +56,7 @@ class loader {
     format::bit_mask pages_named() const;
     bool area_is_ours() const noexcept;
     bool copy_is_ours() const noexcept;
-    bool is_ours(uint32_t first, uint32_t count) const noexcept;
+    bool super_is_ours() const noexcept;
     void judge_unreadable();
     bool masks_fit() const;
     bool is_alive(const blob_state& unmarked, const named& by_others) const;

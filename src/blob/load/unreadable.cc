@@ -14,20 +14,20 @@ task<result<>> loader::read_patiently(uint64_t offset, std::span<std::byte> to) 
 }
 
 // Whether the pages of the double-write area hold images, and are nobody's: varve wrote the super block last, and the
-// mask of used pages has them. SPDK would have written that mask, and so made it readable.
+// mask of used pages has them. A mask that cannot be read or is none SPDK would have written, and so made a good one.
 bool loader::area_is_ours() const noexcept {
     const auto& extension = _s._super.extension;
-    return extension && extension->double_write.exists() &&
-           is_ours(extension->double_write.first, extension->double_write.page_count());
+    return super_is_ours() && extension && extension->double_write.exists() &&
+           (!_used_pages || format::has_area(*_used_pages, extension->double_write));
 }
 bool loader::copy_is_ours() const noexcept {
     const auto& extension = _s._super.extension;
-    return extension && extension->copy_page != 0 && is_ours(extension->copy_page, 1);
+    return super_is_ours() && extension && extension->copy_page != 0 &&
+           (!_used_pages || _used_pages->test(extension->copy_page));
 }
-bool loader::is_ours(uint32_t first, uint32_t count) const noexcept {
+bool loader::super_is_ours() const noexcept {
     const format::super_origin origin = _s._super.origin;
-    if (origin != format::super_origin::whole && origin != format::super_origin::torn) return false;
-    return _used_pages ? _used_pages->all(first, count) : _s._unreadable.mask;
+    return origin == format::super_origin::whole || origin == format::super_origin::torn;
 }
 
 // A blob may have begun in a page that cannot be read, unless a chain or an extent table names it, or it lies in the

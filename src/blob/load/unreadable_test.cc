@@ -192,5 +192,35 @@ TEST(unreadable, a_store_that_was_unloaded_has_no_last_change) {
     EXPECT_EQ(fsck(d.machine.disk(), true), "");
 }
 
+// --- of which a bit flipped
+
+TEST(unreadable, a_flipped_bit_hides_no_change_that_was_committed) {
+    for (int which : {0, 1, 2, 3, 4}) {
+        SCOPED_TRACE(which);
+        doubtful d;
+        change_old(d, which == 4);
+        if (which == 0) d.machine.disk().flip_bit(d.g.offset_of(d.g.page_mask) + 1, 2);
+        if (which == 1) d.flip_in_mask(d.g.page_mask, d.area.first);
+        if (which == 2) d.flip(d.area.first, 70);
+        if (which == 3) d.flip(d.area.first + 1, 700);
+        if (which == 4) d.machine.disk().poke(d.g.offset_of_md_page(d.area.first + 1), format::page_bytes{});
+        expect_change(d, true);
+    }
+}
+
+TEST(unreadable, a_damaged_header_is_not_taken_for_none) {
+    doubtful d;
+    change_old(d, false);
+    d.flip(d.area.first, 2);
+    d.flip(d.area.first, 3);
+    auto outcome = d.machine.live([](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        co_await s->abandon();
+    });
+    if (outcome) FAIL() << "what was committed was given up";
+    EXPECT_EQ(outcome.error().code(), errc::bad_sequence);
+    EXPECT_THAT(outcome.error().message(), HasSubstr("is damaged, and may hold the last change before the store died"));
+}
+
 }  // namespace
 }  // namespace varve::blob
