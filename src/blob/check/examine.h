@@ -3,6 +3,8 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "blob/check/evidence.h"
@@ -60,13 +62,15 @@ struct examination {
     std::vector<uint32_t> stale_roots;
     std::vector<uint32_t> flipped;          // pages of blobs in which one bit was flipped
     std::vector<format::blob_id> restored;  // that were set aside, and the reason is gone
-    bool masks_lied = false;                // those of a store that says it was unloaded
-    bool can_be_clean = false;              // all of it can be read: after a repair it may count as unloaded
-    bool double_write_lost = false;         // others use its pages, or may
-    bool copy_lost = false;                 // of the super block; the same
-    bool copy_due = false;                  // it is damaged, or says something else
-    bool round_unknown = false;             // whether a change was committed cannot be read: nothing can be repaired
-    bool loadable = false;                  // the next load will work; blobs with errors may be missing after it
+    std::vector<std::pair<format::blob_id, std::string_view>> false_marks;  // of snapshots that are whole
+    bool masks_lied = false;         // those of a store that says it was unloaded
+    bool can_be_clean = false;       // all of it can be read: after a repair it may count as unloaded
+    bool double_write_lost = false;  // others use its pages, or may
+    bool copy_lost = false;          // of the super block; the same
+    bool copy_due = false;           // it is damaged, or says something else
+    bool round_unknown = false;      // whether a change was committed cannot be read: nothing can be repaired
+    bool round_given_up = false;     // of one that is damaged: its header is to be cleared
+    bool loadable = false;           // the next load will work; blobs with errors may be missing after it
 
     uint64_t errors() const noexcept;
     const examined_blob* find(format::blob_id id) const noexcept;

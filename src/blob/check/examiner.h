@@ -58,7 +58,7 @@ class examiner {
     // owners.cc: blobs against each other
     void link_parents();
     void find_ancestors();
-    void find_half_made(examined_blob& b, std::string_view mark);
+    void find_half_made(examined_blob& b, std::string_view mark, bool has_clones);
     void claim();
     void claim_double_write();
     void claim_copy();

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "blob/check/examiner.h"
 #include "blob/format/super_copy.h"
@@ -10,8 +11,6 @@ namespace varve::blob::check {
 
 void examiner::link_parents() {
     for (examined_blob& b : _out.blobs) {
-        for (std::string_view mark : {format::xattr_in_progress, format::xattr_pending_removal})
-            find_half_made(b, mark);
         // SPDK leaves a SNAP behind when it removes a snapshot that was a clone of an external one: it means nothing.
         if ((b.record.flags.invalid & format::invalid_flag::external_snapshot) != 0) continue;
         auto parent = b.record.id_in(format::xattr_parent);
@@ -22,6 +21,12 @@ void examiner::link_parents() {
         }
         if (*parent && b.record.thin()) b.parent = **parent;
     }
+    std::set<format::blob_id> parents;
+    for (const examined_blob& b : _out.blobs)
+        if (b.parent) parents.insert(*b.parent);
+    for (examined_blob& b : _out.blobs)
+        for (std::string_view mark : {format::xattr_in_progress, format::xattr_pending_removal})
+            find_half_made(b, mark, parents.contains(b.id()));
     find_ancestors();
 }
 
@@ -71,7 +76,7 @@ void examiner::find_ancestors() {
     }
 }
 
-void examiner::find_half_made(examined_blob& b, std::string_view mark) {
+void examiner::find_half_made(examined_blob& b, std::string_view mark, bool has_clones) {
     auto other = b.record.id_in(mark);
     if (!other) {
         break_blob(b, other.error().message(), format::no_page);
@@ -79,6 +84,17 @@ void examiner::find_half_made(examined_blob& b, std::string_view mark) {
         return;
     }
     if (!*other) return;
+    const examined_blob* named = _out.find(**other);
+    if (**other == b.id() || (has_clones && (named == nullptr || named->parent != b.id()))) {
+        finding& f = report(problem::half_made_snapshot, b.aside() ? severity::note : severity::error,
+                            fmt::format("blob {:#x}: says that a crash left it half made or half removed, with blob "
+                                        "{:#x}, which is not its clone{}: no crash leaves that, and a load ignores it",
+                                        b.id(), **other, has_clones ? ", while others are" : ""));
+        f.blobs = {b.id()};
+        f.repairable = !b.broken() && !b.aside() && !b.unreadable;
+        if (f.repairable) _out.false_marks.emplace_back(b.id(), mark);
+        return;
+    }
     b.pending_with = **other;
     finding& f =
         report(problem::half_made_snapshot, severity::note,

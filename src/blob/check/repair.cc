@@ -97,8 +97,8 @@ void add_reason(page_bytes& page, std::string text) {
     set_flags(page, format::invalid_flag::internal_xattrs, 0);
 }
 
-// Takes it out again, wherever it is in the page.
-void erase_reason(page_bytes& page) {
+// An internal xattr, wherever it is in the page.
+void erase_internal(page_bytes& page, std::string_view which) {
     std::size_t from = 0, to = 0;
     const std::size_t end =
         for_each_descriptor(page, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
@@ -106,8 +106,8 @@ void erase_reason(page_bytes& page) {
             const std::size_t at = body - sizeof(format::descriptor_header_wire);
             const auto w = get<format::xattr_wire>(page, at);
             const auto* name = reinterpret_cast<const char*>(page.data() + at + sizeof w);
-            if (w.name_length != format::xattr_set_aside.size() || sizeof w + w.name_length > length + 5) return;
-            if (std::string_view(name, w.name_length) != format::xattr_set_aside) return;
+            if (w.name_length != which.size() || sizeof w + w.name_length > length + 5) return;
+            if (std::string_view(name, w.name_length) != which) return;
             from = at;
             to = body + length;
         });
@@ -133,6 +133,9 @@ class planner {
             if (f.repairable && (f.what == problem::shared_clusters || f.what == problem::shared_page))
                 set_aside_sharers(f);
         for (format::blob_id id : _found.restored) restore(id);
+        for (const auto& [id, mark] : _found.false_marks)
+            for (uint32_t number : _found.find(id)->record.pages)
+                erase_internal(*_patches.open(number, fmt::format("blob {:#x}: {} taken out", id, mark)), mark);
         plan_pages();
         plan_masks();
         plan_super();
@@ -227,7 +230,7 @@ class planner {
         const uint32_t root = format::root_page_of(id);
         const std::string why = fmt::format("blob {:#x} may be written again: nothing is wrong any more", id);
         const format::blob_record& record = _found.find(id)->record;
-        for (uint32_t number : record.pages) erase_reason(*_patches.open(number, why));
+        for (uint32_t number : record.pages) erase_internal(*_patches.open(number, why), format::xattr_set_aside);
         const bool other_xattrs = std::ranges::any_of(
             record.internal_xattrs, [](const format::xattr& x) { return x.name != format::xattr_set_aside; });
         page_bytes& page = *_patches.open(root, why);

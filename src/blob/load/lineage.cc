@@ -77,6 +77,8 @@ struct loader::census {
 void loader::settle_drafts() {
     std::set<blob_id> dropped;
     std::optional<census> named;
+    std::set<const blob_state*> parents;
+    for (const auto& [id, b] : _s._blobs) parents.insert(b->parent);
     for (auto& [id, b] : _s._blobs) {
         if (b->set_aside()) continue;
         for (auto mark : {format::xattr_in_progress, format::xattr_pending_removal}) {
@@ -87,6 +89,11 @@ void loader::settle_drafts() {
             }
             if (!*clone_id) continue;
             auto clone = _s._blobs.find(**clone_id);
+            const bool is_its = clone != _s._blobs.end() && clone->second->parent == b.get();
+            if (**clone_id == id || (parents.contains(b.get()) && !is_its)) {  // no crash left it: others read from it
+                unmark(*b, mark);
+                continue;
+            }
             if (clone != _s._blobs.end() && clone->second->set_aside()) {  // nobody knows which way it went
                 set_aside(*b,
                           fmt::format("it was being made or removed, and its clone 0x{:x} is set aside", **clone_id));
@@ -95,13 +102,11 @@ void loader::settle_drafts() {
             const bool is_there = clone != _s._blobs.end();
             if (!is_there && !named) named.emplace(*this);
             const bool clone_is_lost = !is_there && !named->others_have_of(*b);
-            if (!clone_is_lost && (!is_there || clone->second->parent != b.get())) {
+            if (!clone_is_lost && !is_its) {
                 dropped.insert(id);
                 break;
             }
-            b->record.internal_xattrs.erase(mark);
-            b->record.flags.data_read_only |= format::data_ro_flag::read_only;
-            _to_rewrite.push_back(b.get());
+            unmark(*b, mark);
             if (mark == format::xattr_in_progress || clone_is_lost) continue;
             // SPDK adds the snapshot's clusters to the clone's own while it removes the snapshot: they are still its.
             blob_state& c = *clone->second;
@@ -116,15 +121,17 @@ void loader::settle_drafts() {
     drop(dropped);
 }
 
+// It is a snapshot like any other.
+void loader::unmark(blob_state& b, std::string_view mark) {
+    b.record.internal_xattrs.erase(mark);
+    b.record.flags.data_read_only |= format::data_ro_flag::read_only;
+    _to_rewrite.push_back(&b);
+}
+
+// Nobody reads from them.
 void loader::drop(const std::set<blob_id>& dropped) {
     if (dropped.empty()) return;
     std::erase_if(_to_rewrite, [&](const blob_state* b) { return dropped.contains(b->id); });
-    for (auto& [id, b] : _s._blobs) {
-        step();
-        if (b->parent == nullptr || !dropped.contains(b->parent->id)) continue;
-        set_aside(*b, fmt::format("its parent 0x{:x} was never finished", b->parent->id));
-        b->parent = nullptr;
-    }
     for (blob_id id : dropped) {
         const auto found = _s._blobs.find(id);
         const blob_state& b = *found->second;

@@ -71,6 +71,7 @@ class loader {
     void link_parents();
     struct census;
     void settle_drafts();
+    void unmark(blob_state& b, std::string_view mark);
     void drop(const std::set<blob_id>& dropped);
     task<> claim(blob_state& b);
     void set_aside(blob_state& b, std::string why);

@@ -181,5 +181,79 @@ TEST(parents, the_reason_is_that_of_who_began_it) {
     });
 }
 
+// --- marks of snapshots that were being made or removed
+
+// The snapshot's record as it is, and the mark.
+void mark(doubtful& d, format::blob_record r, std::string_view how, blob_id named) {
+    const le64 id = named;
+    r.internal_xattrs.set(how, std::string_view(reinterpret_cast<const char*>(&id), sizeof id));
+    r.flags.invalid |= format::invalid_flag::internal_xattrs;
+    const auto chain = *format::encode_chain(r);
+    ASSERT_EQ(chain.size(), r.pages.size());
+    for (std::size_t i = 0; i < chain.size(); ++i) d.machine.disk().poke(d.g.offset_of_md_page(r.pages[i]), chain[i]);
+}
+format::blob_record record_of(store& s, blob_id id) {
+    format::blob_record r = s.find(id)->record;
+    r.extent_pages.clear();
+    if (r.uses_extent_table) r.extent_pages = s.find(id)->extent_pages.runs();
+    return r;
+}
+
+TEST(parents, a_snapshot_that_others_read_from_is_not_dropped_for_a_mark) {
+    for (std::string_view how : {format::xattr_in_progress, format::xattr_pending_removal}) {
+        for (int named : {0, 1, 2}) {  // itself, a blob that is no clone, nobody
+            SCOPED_TRACE(testing::Message() << how << named);
+            family f;
+            format::blob_record old;
+            blob_id stranger = 0;
+            f.live([&](life& l) -> task<> {
+                auto s = co_await store::load(l.devices, l.base(), plain);
+                stranger = co_await s->create({.clusters = 1});
+                old = record_of(*s, f.old);
+                co_await s->unload();
+            });
+            mark(f, old, how, named == 0 ? f.old : named == 1 ? stranger : format::id_of_root_page(90));
+            for (bool again : {false, true}) {
+                f.live([&](life& l) -> task<> {
+                    auto s = co_await store::load(l.devices, l.base(), plain);
+                    EXPECT_NE(s->find(f.old), nullptr);
+                    if (s->find(f.old) == nullptr) co_return co_await s->abandon();
+                    EXPECT_FALSE(s->find(f.young)->set_aside());
+                    EXPECT_EQ(s->find(f.old)->record.internal_xattrs.find(how), nullptr);
+                    co_await f.expect_contents(l, *s, f.other, 'o');
+                    co_await (again ? s->unload() : s->abandon());
+                });
+            }
+            EXPECT_EQ(fsck(f.machine.disk(), true), "");
+        }
+    }
+}
+
+TEST(parents, a_store_without_a_free_page_is_opened_with_a_half_made_snapshot) {
+    doubtful d;
+    format::blob_record made;
+    blob_id snapshot = 0;
+    d.live([&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        blob_ref b = co_await s->open(d.old);
+        snapshot = co_await s->snapshot(b, {{"x", std::string(3900, 'x')}, {"y", std::string(3900, 'y')}});
+        b.close();
+        made = record_of(*s, snapshot);
+        while (co_await as_result(s->create({.clusters = 0}))) continue;
+        co_await s->abandon();
+    });
+    ASSERT_GT(made.pages.size(), 1u);
+    mark(d, made, format::xattr_in_progress, d.old);
+    for (bool again : {false, true}) {
+        d.live([&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), plain);
+            EXPECT_NE(s->find(snapshot), nullptr);
+            co_await d.expect_contents(l, *s, d.old, 'o');
+            co_await (again ? s->unload() : s->abandon());
+        });
+    }
+    EXPECT_EQ(fsck(d.machine.disk(), true), "");
+}
+
 }  // namespace
 }  // namespace varve::blob
