@@ -343,13 +343,39 @@ task<> loader::tidy() {
         co_await _s._commits->commit(std::move(root));
     }
     for (uint32_t p : _dropped_pages) _s._space.free_page(p);
+    // What a clone no longer names goes before the mark that lets it.
+    auto saved = co_await as_result(_s.save_all());
+    if (!saved && saved.error().code() != errc::no_space) co_await std::move(saved);
     for (blob_state* b : _to_rewrite) {
-        if (b->set_aside()) continue;
-        co_await _s.begin_change();
-        auto r = _s.revise(*b);
-        co_await _s.commit(*b, r);
+        if (saved && !b->set_aside()) co_await write_unmarked(*b);
     }
-    co_await _s.save_all();
+}
+
+// A store that is full is opened all the same: the mark stays on disk, and says what it said, until the record is
+// written again.
+task<> loader::write_unmarked(blob_state& b) {
+    co_await _s.begin_change();
+    auto r = _s.revise(b);
+    result<> outcome = co_await as_result(_s.commit(b, r));
+    if (!outcome && outcome.error().code() == errc::no_space) outcome = co_await as_result(rewrite_in_place(b));
+    if (!outcome && outcome.error().code() != errc::no_space) co_await std::move(outcome);
+}
+
+// Without new pages: in one round over the old ones, as far as the double-write area makes it one.
+task<> loader::rewrite_in_place(blob_state& b) {
+    format::blob_record next = b.record;
+    next.extent_pages.clear();
+    if (next.uses_extent_table) next.extent_pages = b.extent_pages.runs();
+    next.stamp = _s.next_stamp();
+    const std::size_t pages = co_await format::chain_length(next);
+    if (pages > next.pages.size() || !_s._commits->is_whole(pages)) co_await fail(errc::no_space, "no page is free");
+    next.pages.resize(pages);
+    const std::vector<format::page_bytes> chain = co_await format::encode_chain(next);
+    std::vector<page_write> all;
+    for (std::size_t i = 0; i < pages; ++i) all.push_back({next.pages[i], chain[i]});
+    co_await _s._commits->commit(std::move(all));
+    for (std::size_t i = pages; i < b.record.pages.size(); ++i) _s._space.free_page(b.record.pages[i]);
+    b.record = std::move(next);
 }
 
 }  // namespace varve::blob

@@ -83,6 +83,8 @@ class loader {
     bool claim_copy();
     void find_old_roots();
     task<> tidy();
+    task<> write_unmarked(blob_state& b);
+    task<> rewrite_in_place(blob_state& b);
 
     store& _s;
     const format::geometry& _g;
