@@ -126,12 +126,19 @@ result<volumes::base> volumes::open_base(std::string_view name) {
     return b;
 }
 
+// What lies on a volume its user wrote, whatever name it has.
+std::string volumes::place(std::string_view base) const {
+    const volume* v = volume::of(_devices->find(base));
+    if (v == nullptr) return fmt::format("bdev {}", base);
+    return fmt::format("bdev {}, which is lvol {} and its user's to write", base, v->alias());
+}
+
 result<> volumes::check_free(const uuid& id, std::string_view name, std::string_view base) const {
     for (const auto& s : _stores) {
         if (s->_name != name && s->_uuid != id) continue;
-        return fail(errc::exists, fmt::format("lvstore {} ({}) on bdev {} has the {} of lvstore {} ({}) on bdev {}",
-                                              name, id.to_string(), base, s->_uuid == id ? "uuid" : "name", s->_name,
-                                              s->_uuid.to_string(), s->_base_name));
+        return fail(errc::exists, fmt::format("lvstore {} ({}) on {} has the {} of lvstore {} ({}) on {}", name,
+                                              id.to_string(), place(base), s->_uuid == id ? "uuid" : "name", s->_name,
+                                              s->_uuid.to_string(), place(s->_base_name)));
     }
     if (_coming.contains(name)) return fail(errc::exists, fmt::format("lvstore {} is being made or opened", name));
     if (_coming.contains(id.to_string())) {
@@ -166,7 +173,7 @@ task<uuid> volumes::import(std::string bdev_name, std::optional<std::string> nam
         co_await as_result(s.publish(*v));
     }
     s._blobs->start_trimming();
-    _log.notice(fmt::format("lvstore {} ({}) on bdev {}: {} lvols", s._name, s._uuid.to_string(), bdev_name,
+    _log.notice(fmt::format("lvstore {} ({}) on {}: {} lvols", s._name, s._uuid.to_string(), place(bdev_name),
                             s._volumes.size()));
     if (std::string why = s.trouble(); !why.empty()) _log.warning(fmt::format("lvstore {}: {}", s._name, why));
     co_return s._uuid;

@@ -240,6 +240,7 @@ class volumes final : private blob::external_devices {
     struct base;
     result<base> open_base(std::string_view name);
     task<> prepare(volume_store& s, store_creation::clearing how);
+    std::string place(std::string_view base) const;
     result<> check_free(const uuid& id, std::string_view name, std::string_view base) const;
     static result<> identify(volume_store& s);
     task<> name_and_check(volume_store& s, const std::optional<std::string>& name,
