@@ -78,6 +78,7 @@ class kept_disk final : public bdev::ram_device {
     // Such requests fail after so many of them; of the second, one does.
     void refuse_after(bdev::op o, unsigned count) { _fails = {.what = o, .after = count}; }
     void refuse_one_after(bdev::op o, unsigned count) { _fails = {.what = o, .after = count, .times = 1}; }
+    bool refused_one() const { return _fails.what && _fails.times == 0; }
     void let_go() {
         _hold = 0;
         for (bdev::io* r : std::exchange(_held, {})) carry_out(*r);

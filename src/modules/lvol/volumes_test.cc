@@ -95,7 +95,7 @@ VOLUME_TEST(a_name_is_taken_while_its_volume_is_made) {
 VOLUME_TEST(what_cannot_be_removed_again_stays_listed) {
     bool listed_once = false;
     m.live([](life& s) -> task<> { co_await s.make_store(); });
-    for (unsigned allowed = 0; allowed < 9; ++allowed) {
+    for (unsigned allowed = 0; allowed < 12; ++allowed) {
         SCOPED_TRACE(allowed);
         m.images["try"] = m.images["disk"];
         unsigned number = allowed;
