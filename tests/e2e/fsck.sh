@@ -113,15 +113,17 @@ grep -q "known from the copy in page 63" out || { cat out >&2; fail "the copy wa
 "$VARVE" blob dump --search "$image" > out || fail "no dump of a store with a lost super block"
 grep -q "known from the copy in page 63" out && grep -q "blob 0x10000000c deep" out || fail "what was dumped?"
 before=$(data_sum)
-fsck 1 --repair
+fsck 8 --repair
+grep -q -e "--search looks" out || fail "it is not said what can be done"
+fsck 1 --repair --search
 [ "$before" = "$(data_sum)" ] || fail "the repair changed data"
 fsck 0
 "$make_image" "$image" --damage super-lost --dirty
 whole=$(sha256sum < "$image")
-fsck 8 --repair
+fsck 8 --repair --search
 grep -q -e "--cluster-size decides" out || { cat out >&2; fail "it is not said what is missing"; }
 [ "$whole" = "$(sha256sum < "$image")" ] || fail "something was changed all the same"
-fsck 1 --repair --cluster-size 1048576
+fsck 1 --repair --search --cluster-size 1048576
 fsck 0
 start_server
 rpc bdev_aio_create "{\"name\": \"store\", \"filename\": \"$image\", \"block_size\": 512}" > /dev/null

@@ -10,6 +10,7 @@
 #include "app/fsck/store_file.h"
 #include "blob/check/journal.h"
 #include "blob/check/report.h"
+#include "blob/check/search.h"
 #include "json/write.h"
 #include "util/escape.h"
 
@@ -101,8 +102,7 @@ int run_check(const fsck_options& how) {
     if ((*file)->in_use()) {
         fmt::print(stderr, "varve fsck: {} is in use: what is found may only be under way\n", how.device);
     }
-    auto read =
-        check::inspect(**file, {.search = how.search || how.repair || how.dry_run, .cluster_size = how.cluster_size});
+    auto read = check::inspect(**file, {.search = how.search, .cluster_size = how.cluster_size});
     if (!read) return no_store(how, (*file)->shape(), read.error());
     auto found = check::examine(*read, {.give_up_unreadable = how.rewrite_unreadable});
     const auto plan = how.repair || how.dry_run ? check::plan_repair(*read, found) : check::repair_plan{};
@@ -119,7 +119,11 @@ int run_check(const fsck_options& how) {
     }
     if (how.json) print_json(*read, found, plan, end);
     if (failed) return complain(*failed);
-    if (read->store() == nullptr) return fsck_failed;  // there is nothing to check
+    if (read->store() == nullptr) {  // there is nothing to check
+        if (!how.search && !check::has_trace(**file, read->super_page()))
+            fmt::print(stderr, "nothing in the first pages is a store's; --search looks for more\n");
+        return fsck_failed;
+    }
     return say_end(how, left ? *left : found, end);
 }
 
@@ -179,9 +183,10 @@ int fsck_command(const arguments& args) {
                  "with --repair: zero metadata pages that cannot be read and that no blob names. A blob that began in "
                  "one is lost; --undo cannot bring them back")
         ->needs("--repair");
-    app.add_flag("--search", how.search,
-                 "when the super block is damaged, look for what it said; without, and without --repair or --dry-run, "
-                 "only if something in the first pages is a store's");
+    app.add_flag(
+        "--search", how.search,
+        "when the super block is damaged, look for what it said even where nothing in the first pages is a store's: "
+        "with --repair, what else is on the device now is lost (the journal has it)");
     app.add_option("--cluster-size", how.cluster_size,
                    "bytes, for a store whose super block is damaged, where nothing else tells them");
     app.add_flag("--dry-run", how.dry_run, "say what --repair or --undo would change, and change nothing");

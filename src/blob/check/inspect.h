@@ -27,7 +27,7 @@ class storage {
 };
 
 struct inspect_options {
-    // For what a super block said that is damaged: always, or when there is a trace of a store.
+    // For what a super block said that is damaged, also where there is no trace of a store: others may have the device.
     bool search = false;
     uint32_t cluster_size = 0;  // bytes, as the operator says; 0: nobody knows
 };

@@ -193,6 +193,7 @@ class scanner {
         if (wrong > right) return false;
         const uint32_t told = _out.md_length(g.md_page_size);
         if (told != 0) return told == g.md.count;
+        if (right == 0) return false;  // what a store left that was here once
         // There are no masks to speak for it. Nor must blobs speak against it.
         const uint32_t data = g.first_data_cluster;
         return std::ranges::none_of(_out.named, [data](const clusters_seen& c) { return c.least < data; });
