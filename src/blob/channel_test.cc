@@ -33,7 +33,7 @@ class requests {
         blob_id id = co_await s->create({.clusters = clusters, .thin = true});
         _blocks = static_cast<uint32_t>(clusters * _cluster / _unit);
         _expected.resize(std::size_t{_blocks} * _unit);
-        co_await write_pattern(l, *s, id, _cluster / _unit, 3 * _cluster / _unit, 'p');
+        co_await write_pattern(l, *s, id, _cluster / 512, 3 * _cluster / 512, 'p');
         std::fill_n(_expected.begin() + _cluster, 3 * _cluster, std::byte{'p'});
         {
             blob_ref b = co_await s->open(id);
@@ -45,7 +45,10 @@ class requests {
         EXPECT_EQ(d->props().optimal_io_boundary, (_cluster / _unit) & -(_cluster / _unit));
         {
             auto io = d.channel();
-            for (unsigned i = 0; i < 60 && !testing::Test::HasFailure(); ++i) co_await one(*io);
+            for (unsigned i = 0; i < 60 && !testing::Test::HasFailure(); ++i) {
+                auto done = co_await as_result(one(*io));
+                EXPECT_TRUE(done) << done.error().message();
+            }
             bytes all(_expected.size());
             co_await bdev::read(*io, 0, all);
             EXPECT_TRUE(all == _expected);
