@@ -166,14 +166,15 @@ TEST(blob_owners, who_shares_with_many_is_set_aside_for_one_reason) {
 
 TEST(blob_owners, not_all_reasons_are_told_why_a_page_is_changed) {
     store s;
-    format::blob_record& r = s.record(store::old);
+    format::blob_record& r = s.add(20, "runs", s.take(1), {}, false, false);
     for (uint32_t i = 0; i < 40; ++i) r.runs.push_back({1000 + i * 10, 1});
     r.cluster_count += 40;
     s.write(r);
     const auto plan = repair(s);
-    const auto page = std::ranges::find(plan.changes, s.offset_of(store::old), &change::offset);
+    const auto page = std::ranges::find(plan.changes, s.offset_of(20), &change::offset);
     ASSERT_NE(page, plan.changes.end());
     EXPECT_LT(page->why.size(), 500u) << page->why;
+    EXPECT_THAT(page->why, HasSubstr("cluster 1000 taken out"));
     EXPECT_THAT(page->why, HasSubstr("more changes"));
 }
 
