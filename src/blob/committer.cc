@@ -124,11 +124,7 @@ task<> committer::to_area(const std::vector<waiting*>& round) {
             header.images.push_back({p.page, format::crc_of_image(p.bytes)});
         }
     }
-    if (!_area.exists()) {
-        co_await in_place();
-        co_await _disk.flush();
-        co_return;
-    }
+    if (!_area.exists()) co_return co_await without_area();
     format::page_bytes first = format::encode_double_write(header);
     std::memcpy(_memory.data(), first.data(), first.size());
     ++_sequence;
@@ -137,6 +133,41 @@ task<> committer::to_area(const std::vector<waiting*>& round) {
     if (sent) sent = co_await as_result(_disk.flush());  // COMMIT POINT
     if (!sent) _must_strike = true;
     co_await std::move(sent);
+}
+
+// Whoever hears that it failed must not find it done later: what was there is read before, and put back.
+task<> committer::without_area() {
+    const std::size_t stride = _layout.md_page_size;
+    if (!_former) _former = co_await _disk.memory(_images_max * stride);
+    crew all;
+    for (std::size_t i = 0; i < _targets.size(); ++i) {
+        const std::span<const std::byte> next{_memory.data() + (i + 1) * stride, stride};
+        all.start(read_former(_targets[i], {_former.data() + i * stride, stride}, next));
+    }
+    co_await all.done();
+    result<> sent = co_await as_result(in_place());
+    if (sent) sent = co_await as_result(_disk.flush());  // COMMIT POINT
+    if (!sent) _must_strike = true;
+    co_await std::move(sent);
+}
+
+// A page that cannot be read is changed only by clearing it: whatever was there, it was nothing that could be kept.
+task<> committer::read_former(uint32_t page, std::span<std::byte> to, std::span<const std::byte> next) {
+    result<> outcome = co_await as_result(_disk.read(_layout.offset_of_md_page(page), to));
+    if (outcome) co_return;
+    if (!std::ranges::all_of(next, [](std::byte b) { return b == std::byte{}; })) co_await std::move(outcome);
+    std::ranges::fill(to, std::byte{});
+}
+
+task<> committer::strike_out() {
+    if (_area.exists()) co_return co_await clear_area();
+    ++_placements;
+    crew all;
+    for (std::size_t i = 0; i < _targets.size(); ++i) {
+        all.start(write_page(_targets[i], _former.data() + i * _layout.md_page_size));
+    }
+    co_await all.done();
+    co_await _disk.flush();
 }
 
 task<> committer::in_place() {
@@ -157,7 +188,7 @@ task<> committer::heal() {
         _must_write = false;
     }
     if (_must_strike) {
-        co_await clear_area();
+        co_await strike_out();
         _must_strike = false;
     }
 }

@@ -13,6 +13,9 @@
 // Flushes are left out where the device has no volatile cache. A round that fails before 3 is struck out of the area
 // before anybody is told, so that what failed stays failed; while that cannot be done, or while step 4 cannot be
 // finished, nothing further is changed: ready() tries again and fails if it must.
+//
+// Without an area a round is written in place at once, and the flush behind it is the commit point. What was there is
+// read before, and put back when that fails.
 // Store's thread.
 #pragma once
 
@@ -39,7 +42,8 @@ class committer {
     // Pages of a slot: the header, and two images; with less no change has room.
     static constexpr uint16_t per_slot_least = 3;
 
-    // `used`: the geometry and the area of the store; without an area pages are written in place and may tear.
+    // `used`: the geometry and the area of the store; without an area a power cut may tear pages, and
+    // leave a round of several half done.
     committer(disk& on, const format::geometry& layout, const uuid& store, format::double_write_area area,
               uint64_t sequence);
     ~committer();
@@ -80,6 +84,9 @@ class committer {
     std::vector<waiting*> next_round();
     task<> last_round_durable();
     task<> to_area(const std::vector<waiting*>& round);
+    task<> without_area();
+    task<> read_former(uint32_t page, std::span<std::byte> to, std::span<const std::byte> next);
+    task<> strike_out();
     task<> in_place();
     task<> heal();
     void notice_failed_flush() noexcept;
@@ -92,10 +99,11 @@ class committer {
     std::size_t _images_max;
     uint64_t _sequence;
     env::buffer _memory;  // of one round: header and images, md_page_size each
+    env::buffer _former;  // without an area: what was in the pages of the round
     std::vector<uint32_t> _targets;
     std::vector<waiting*> _queue;
     bool _running = false;
-    bool _must_strike = false;  // a failed round may lie whole in the area
+    bool _must_strike = false;  // a failed round may lie whole in the area, or in place where there is none
     bool _must_write = false;   // a committed one is not in place
     bool _committed = false;    // _memory holds a round that was committed and may not be durable in place
     uint64_t _placed_at = 0;    // it was written in place when so many flushes had failed
