@@ -5,6 +5,7 @@
 // retire). Entries change one by one when clusters are allocated to a blob; what they hold is published before.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -103,6 +104,21 @@ inline bool hides(const layout& parent, uint64_t index) noexcept {
     if (index < parent.size) return false;
     if (parent.below == nullptr) return parent.external != nullptr;
     return !find_source(parent.below->load(std::memory_order_acquire), index).is_zeroes();
+}
+
+// The first such cluster from `from` on; bitmap::none when there is none. It looks where those below have something,
+// and not at every cluster there may be. Store's thread only.
+inline uint64_t next_hidden(const layout& parent, uint64_t from) noexcept {
+    from = std::max(from, parent.size);
+    if (parent.below == nullptr) return parent.external != nullptr ? from : bitmap::none;
+    uint64_t found = bitmap::none, end = bitmap::none;
+    for (const layout* l = parent.below->load(std::memory_order_acquire);;
+         l = l->below->load(std::memory_order_acquire)) {
+        end = std::min(end, l->size);
+        if (from >= end) return found;
+        if (const uint64_t i = l->next(from); i < end) found = std::min(found, i);
+        if (l->below == nullptr) return l->external != nullptr ? from : found;
+    }
 }
 
 }  // namespace varve::blob

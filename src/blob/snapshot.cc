@@ -6,8 +6,14 @@
 #include <cstring>
 
 #include "blob/store.h"
+#include "thread/awaits.h"
 
 namespace varve::blob {
+
+namespace {
+constexpr uint64_t per_page = format::clusters_per_extent_page;
+constexpr uint64_t clusters_per_slice = 4096;  // looked at before others have their turn
+}  // namespace
 
 std::string text_of(blob_id id) {
     le64 wire = id;
@@ -163,8 +169,10 @@ task<> store::merge_into_clone(blob_state& snapshot, remains* left) {
     co_await settle_parent(snapshot);
     auto alone = co_await snapshot.chores.lock();
     if (clone.record.access() == format::blob_access::data_only) co_await fail(errc::not_permitted);
-    for (uint64_t i = snapshot.current->size; i < clone.current->size; ++i) {
-        if (clone.current->at(i) == no_cluster && hides(*snapshot.current, i)) co_await ensure_cluster(clone, i);
+    uint64_t looked_at = 0;
+    for (uint64_t i = 0; (i = next_hidden(*snapshot.current, i)) < clone.current->size; ++i) {
+        if (clone.current->at(i) == no_cluster) co_await ensure_cluster(clone, i);
+        if (++looked_at % clusters_per_slice == 0) co_await yield();
     }
     auto held = co_await snapshot.md.lock();
     co_await begin_change();
@@ -183,7 +191,10 @@ task<> store::merge_into_clone(blob_state& snapshot, remains* left) {
 // Extent pages of the clone as `merged` has them: its own where nothing changes, the snapshot's where the clone had
 // none, new ones where both have some.
 result<> store::merge_extents(revision& r, const blob_state& clone, const blob_state& snapshot, const layout& merged) {
-    for (uint64_t i = 0; i < clone.extent_pages.size(); ++i) {
+    const layout& theirs = *snapshot.current;  // where it has nothing, nothing changes
+    for (uint64_t at = theirs.next(0); at < std::min(merged.size, theirs.size);) {
+        const uint64_t i = at / per_page;
+        at = theirs.next((i + 1) * per_page);
         auto contents = extents_of(merged, i, merged.size);
         if (contents == extents_of(*clone.current, i, merged.size)) continue;
         const uint32_t its = snapshot.extent_pages[i];
