@@ -213,6 +213,9 @@ task<> store::take_over(blob_state& clone, blob_state& snapshot, remains* left) 
     co_await save_locked(clone);
     const layout& mine = *clone.current;
     const layout& its = *snapshot.current;
+    for (uint64_t i = 0; (i = next_hidden(its, i)) < mine.size; ++i) {
+        if (mine.at(i) == no_cluster) co_await fail(errc::io, "a flush has failed, and clusters of zeroes are lost");
+    }
     auto merged = co_await layout::make(mine.size);
     merged->below = its.below;
     merged->external = its.external;
