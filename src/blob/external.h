@@ -102,6 +102,9 @@ class external_parent {
     // Into memory of the store's; zeroes beyond the end.
     task<> read(uint64_t offset, std::span<std::byte> to);
 
+    static constexpr std::size_t copies_at_once = 16;
+    semaphore copies{copies_at_once};  // of clusters of it, into those of blobs; each has memory
+
     unsigned wanted = 0;  // operations that need it although no blob shows it yet
 
   private:

@@ -131,6 +131,8 @@ task<> store::fills_ended(const std::vector<blob_id>& of) {
 task<> store::fill(uint32_t cluster, uint64_t index, source from, bool clean) {
     const uint64_t size = _super.layout.cluster_size, to = cluster * size;
     if (!from.is_zeroes()) {
+        // A device outside that does not answer keeps nobody else waiting.
+        auto slot = co_await (from.external != nullptr ? from.external->copies : _copies).acquire();
         env::buffer memory = co_await _disk.memory(std::min(size, copy_bytes));
         for (uint64_t done = 0; done < size; done += memory.size()) {
             auto piece = memory.bytes().first(std::min<uint64_t>(memory.size(), size - done));

@@ -376,6 +376,7 @@ class store {
     void answer(blob_state& b, uint64_t index, const result<>& outcome) noexcept;
     task<> give_cluster(blob_state& b, uint64_t index, bool blank);
     task<> fill(uint32_t cluster, uint64_t index, source from, bool clean);
+    semaphore _copies{external_parent::copies_at_once};  // from snapshots: each has memory
     task<> fills_ended(const std::vector<blob_id>& of);  // those that are under way now
     task<uint32_t> take_cluster(taken& mine, bool& clean);
     std::string kept_in_words() const;
