@@ -79,9 +79,10 @@ format::bit_mask store::pages_used() const {
 }
 
 void store::adopt_area() {
-    const uint16_t pages = format::area_pages(_space.page_count());
+    const format::bit_mask used = pages_used();
+    const uint16_t pages = format::longest_free_run(used, format::area_pages(_space.page_count()));
     if (pages < committer::per_slot_least) return;
-    auto area = format::place_double_write(pages_used(), 1, pages);
+    auto area = format::place_double_write(used, 1, pages);
     if (!area) return;
     for (uint32_t p = 0; p < area->page_count(); ++p) _space.claim_page(area->first + p);
     _super.extension->double_write = *area;

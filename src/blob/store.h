@@ -211,7 +211,8 @@ class store {
 
     const format::geometry& geometry() const noexcept { return _super.layout; }
     const format::super_block& super() const noexcept { return _super; }
-    // Why clusters that nobody is known to have are not free, and what can be done; empty when there are none.
+    // Why clusters that nobody is known to have are not free, or that changes are not made as a whole, and what can be
+    // done; empty when there is nothing.
     std::string trouble() const;
     uint32_t free_clusters() const noexcept { return _space.free_clusters(); }
     uint32_t data_clusters() const noexcept { return _space.data_clusters(); }
@@ -241,6 +242,7 @@ class store {
     friend class online_check;
     store(bdev::registry& devices, bdev::descriptor base, format::super_block super);
 
+    std::string clusters_without_owner() const;
     task<> write_new_store();
     void adopt_area();
     void adopt_copy_page();

@@ -201,4 +201,13 @@ std::optional<double_write_area> place_double_write(const bit_mask& used_pages, 
     return std::nullopt;
 }
 
+uint16_t longest_free_run(const bit_mask& used_pages, uint16_t most) {
+    uint16_t run = 0, longest = 0;
+    for (uint32_t page = used_pages.size(); page-- > 1 && longest < most;) {
+        run = used_pages.test(page) ? 0 : static_cast<uint16_t>(run + 1);
+        longest = std::max(longest, run);
+    }
+    return longest;
+}
+
 }  // namespace varve::blob::format

@@ -89,6 +89,9 @@ bool must_replay(const double_write_header& header, std::size_t i, page_view ima
 // store goes without.
 std::optional<double_write_area> place_double_write(const bit_mask& used_pages, uint16_t slots, uint16_t per_slot);
 
+// Free pages in a row where it could be placed; not more than `most`.
+uint16_t longest_free_run(const bit_mask& used_pages, uint16_t most);
+
 // Of a store's only slot; in a small store an eighth of the metadata.
 constexpr uint16_t area_pages_wanted = 65;
 constexpr uint16_t area_pages(uint32_t md_pages) noexcept {

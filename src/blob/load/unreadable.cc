@@ -49,6 +49,17 @@ void loader::judge_unreadable() {
 }
 
 std::string store::trouble() const {
+    const std::string unknown = clusters_without_owner();
+    const bool large = format::area_pages(_space.page_count()) >= committer::per_slot_least;
+    if (!large || !_super.extension || _super.extension->double_write.exists()) return unknown;
+    return fmt::format(
+        "no {} metadata pages in a row were free for a double-write area: a power cut may damage blobs that change; "
+        "the "
+        "next load tries again{}{}",
+        committer::per_slot_least, unknown.empty() ? "" : "; ", unknown);
+}
+
+std::string store::clusters_without_owner() const {
     if (_kept_clusters.empty() && _unreadable.of_nobody_known.empty()) return {};
     const std::string kept = fmt::format("{} clusters without a known owner are not free", _kept_clusters.size());
     if (_unreadable.of_nobody_known.empty()) return kept + " before the blobs are removed that are set aside";
