@@ -140,9 +140,10 @@ class store {
     // Clears the clusters as the clear method of the blob says that had them, and frees them, a part at a time.
     // Cancelled, and when clearing fails, they become free at once: whoever gets them next clears them.
     task<> release(remains left, jobs::job& progress);
-    // More clusters read as zeroes; `progress` as with create(). What is cut off becomes free, or is `left` to the
-    // caller, as with remove(). The device made of it changes with it, at once when that is durable, and not at all
-    // when it fails.
+    // More clusters read as zeroes, or as the snapshot or device below, where that has something: a clone that was
+    // shrunk and grows again shows its parent's again. `progress` as with create(). What is cut off becomes free, or is
+    // `left` to the caller, as with remove(). The device made of it changes with it, at once when that is durable, and
+    // not at all when it fails.
     task<> resize(blob_ref& b, uint64_t clusters, jobs::job* progress = nullptr, remains* left = nullptr);
     task<> set_xattr(blob_ref& b, std::string name, std::string value);
     task<> remove_xattr(blob_ref& b, std::string name);
