@@ -66,7 +66,7 @@ TEST(blob_check, shared_extent_page) {
     format::blob_record& r = s.record(store::clone);
     r.extent_pages = {{9, 1}};
     s.write(r);
-    expect_repaired(s, {"shared_page error", "pages 9 belong to both", "leaked"}, 0);
+    expect_repaired(s, {"shared_page error", "pages 9 belong to both", "they are kept until these are removed"}, 0);
 }
 
 TEST(blob_check, damaged_extent_page_sets_its_blob_aside) {

@@ -134,8 +134,7 @@ class planner {
                 set_aside_sharers(f);
         for (format::blob_id id : _found.restored) restore(id);
         for (const auto& [id, mark] : _found.false_marks)
-            for (uint32_t number : _found.find(id)->record.pages)
-                erase_internal(*_patches.open(number, fmt::format("blob {:#x}: {} taken out", id, mark)), mark);
+            take_out(id, mark, 0, fmt::format("blob {:#x}: {} taken out, since others read from it", id, mark));
         plan_pages();
         plan_masks();
         plan_super();
@@ -227,18 +226,21 @@ class planner {
 
     // The reason is gone for which the blob was read only.
     void restore(format::blob_id id) {
-        const uint32_t root = format::root_page_of(id);
-        const std::string why = fmt::format("blob {:#x} may be written again: nothing is wrong any more", id);
+        take_out(id, format::xattr_set_aside, format::data_ro_flag::set_aside,
+                 fmt::format("blob {:#x} may be written again: nothing is wrong any more", id));
+    }
+    // An internal attribute, and a flag of those that make the data read-only.
+    void take_out(format::blob_id id, std::string_view attribute, uint64_t flag, const std::string& why) {
         const format::blob_record& record = _found.find(id)->record;
-        for (uint32_t number : record.pages) erase_internal(*_patches.open(number, why), format::xattr_set_aside);
-        const bool other_xattrs = std::ranges::any_of(
-            record.internal_xattrs, [](const format::xattr& x) { return x.name != format::xattr_set_aside; });
-        page_bytes& page = *_patches.open(root, why);
+        for (uint32_t number : record.pages) erase_internal(*_patches.open(number, why), attribute);
+        const bool others =
+            std::ranges::any_of(record.internal_xattrs, [&](const format::xattr& x) { return x.name != attribute; });
+        page_bytes& page = *_patches.open(format::root_page_of(id), why);
         for_each_descriptor(page, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
             constexpr std::size_t word = sizeof(le64);
             if (type != format::descriptor_type::flags || length != 3 * word) return;
-            if (!other_xattrs) put(page, body, le64(get<le64>(page, body) & ~format::invalid_flag::internal_xattrs));
-            put(page, body + word, le64(get<le64>(page, body + word) & ~format::data_ro_flag::set_aside));
+            if (!others) put(page, body, le64(get<le64>(page, body) & ~format::invalid_flag::internal_xattrs));
+            put(page, body + word, le64(get<le64>(page, body + word) & ~flag));
         });
     }
 

@@ -80,7 +80,7 @@ TEST(blob_rewrite, a_page_of_the_double_write_area_hides_no_blob) {
     repair(s);
     EXPECT_TRUE(inspect(s)->store()->clean);
     store lost(false);  // unless others have it
-    lost.pages_used.reset(50);
+    for (uint32_t page = 50; page < 64; ++page) lost.pages_used.reset(page);
     lost.write_masks();
     lost.bad_pages = {lost.offset_of(55)};
     EXPECT_EQ(check_of(lost).used_clusters.count(), lost.layout().cluster_count);
@@ -264,9 +264,11 @@ TEST(blob_rewrite, a_change_that_lies_in_place_need_not_be_read) {
     half.damage(store::thin);
     half.bad_pages = {half.offset_of(52)};
     EXPECT_FALSE(check_of(half).loadable);
-    with_a_round uncommitted(false);  // an image was not written
+    with_a_round uncommitted(false);  // an image was not written, and nothing in place
     uncommitted.bad_pages = {uncommitted.offset_of(51)};
     uncommitted.damage(52);
+    uncommitted.record(store::thin).xattrs.set("older", "yes");
+    uncommitted.write(uncommitted.record(store::thin));
     EXPECT_TRUE(check_of(uncommitted).loadable) << all_text(check_of(uncommitted));
 }
 

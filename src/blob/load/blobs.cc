@@ -142,8 +142,8 @@ bool loader::is_root(uint32_t p) const {
 // The masks of a store that was unloaded are exactly what its blobs have; what is not so is read closely.
 bool loader::masks_fit() const {
     for (uint64_t at = _pages.next(0); at < _pages.size(); at = _pages.next(at + 1)) {
-        const format::page_bytes* p = page(static_cast<uint32_t>(at));
-        if (p != nullptr && format::is_later(format::header_of(*p).stamp, _s._super)) return false;
+        const format::page_bytes* bytes = page(static_cast<uint32_t>(at));
+        if (bytes != nullptr && format::is_later(format::header_of(*bytes).stamp, _s._super)) return false;
     }
     named all = named_by_all();
     for (const auto& [id, b] : _s._blobs) {

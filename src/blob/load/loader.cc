@@ -71,7 +71,7 @@ task<> loader::run() {
     co_await read_masks();
     co_await doubt_masks();
     co_await repeat_round();
-    co_await find_data();
+    co_await find_data();  // anew: a round may have filled a hole
     co_await read_metadata();
     co_await find_blobs();
     if (_clean && !masks_fit()) {
@@ -130,7 +130,8 @@ task<> loader::doubt_masks() {
     co_await read_metadata();
     for (uint64_t at = _pages.next(0); at < _pages.size() && !_masks_lied; at = _pages.next(at + 1)) {
         const auto p = static_cast<uint32_t>(at);
-        _masks_lied = page(p) != nullptr && format::speaks_against_masks(_s._super, *_used_ids, *page(p), p);
+        const format::page_bytes* bytes = page(p);
+        _masks_lied = bytes != nullptr && format::speaks_against_masks(_s._super, *_used_ids, *bytes, p);
     }
     if (!_masks_lied) co_return;
     _clean = _s._super.clean = false;
