@@ -70,11 +70,6 @@ class channel {
     // The device is being reset: recalls whatever it can.
     virtual void do_abort_all() noexcept {}
 
-    // A request given to do_submit waits for something of the module's, and nothing of it is under way: who drains the
-    // device (registry::drain) does not wait for it before it goes on.
-    void wait_begins(io& r) noexcept;
-    void wait_ends(io& r) noexcept;
-
     thread::thread& on_thread() const noexcept { return *_thread; }
 
   private:

@@ -98,12 +98,6 @@ class alignas(64) io : public work {  // `work` queues it: complete_later, held 
         frames[depth++] = {finished, context};
     }
 
-    // What runs next when it completes; for the channel that pushed it.
-    frame& innermost() noexcept {
-        VARVE_ASSERT(depth > 0);
-        return frames[depth - 1];
-    }
-
   private:
     friend void complete(io& r) noexcept;
     frame frames[max_frames];

@@ -288,7 +288,7 @@ task<> registry::drain(device& d) {
     device_state& s = *d._state;
     gate::holder stays = s.tasks.enter();
     if (!stays) co_await fail(errc::no_device, fmt::format("bdev {} is being removed", d.name()));
-    const uint64_t nothing = co_await s.lock({UINT64_MAX, 0}, drained::but_waiting);  // overlaps no range
+    const uint64_t nothing = co_await s.lock({UINT64_MAX, 0});  // overlaps no range
     s.unlock(nothing);
 }
 

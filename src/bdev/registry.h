@@ -79,8 +79,8 @@ class registry {
     // In a handler of device_event::removed: requests are served as before while the holder lives, so that whoever has
     // built something on the device can write what it must. A device that has gone by itself fails them.
     gate::holder keep_serving(device& d) noexcept;
-    // Returns when every request that was in the device at the call has ended or waits (channel::wait_begins). New ones
-    // are not kept waiting. Not from inside such a request. errc::no_device when the device is being removed.
+    // Returns when every request that was in the device at the call has ended; new ones are not kept waiting. Not from
+    // inside such a request. errc::no_device when the device is being removed.
     task<> drain(device& d);
     // Recalls what can be recalled, waits for the rest, lets the module reset, goes on. Also as op::reset on a channel.
     task<> reset(device& d);

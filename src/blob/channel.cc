@@ -173,9 +173,6 @@ errand& blob_channel::errand_for(io& r, uint64_t index, errand::purpose what) no
 
 void blob_channel::send(io& r, uint64_t index, errand::purpose what) noexcept {
     errand& e = errand_for(r, index, what);
-    // It looks for its cluster anew when it has one: what others discard until then need not wait for it, and it may be
-    // that which makes room for it.
-    if (what == errand::purpose::cluster) wait_begins(r);
     e.run = [](work& w) noexcept {
         auto& it = static_cast<errand&>(w);
         it.blob->owner.want(it);
@@ -197,7 +194,6 @@ void blob_channel::returned(errand& e) noexcept {
     errand::purpose what = e.what;
     e.next_free = _free;
     _free = &e;
-    if (what == errand::purpose::cluster) wait_ends(r);
     if (outcome != status::ok || what != errand::purpose::cluster) return bdev::complete(r, outcome);
     do_submit(r);
 }

@@ -7,7 +7,7 @@
 //   2. the extent page is saved, together with whatever else waits: at once where the device has no volatile cache, so
 //      that what was answered stays so, and with the next flush (or a little later) where it has one;
 //   3. every request that was in the blob's device then has ended: they may have found it before 1. Nothing is kept
-//      waiting for that, and those that wait for a cluster have found none;
+//      waiting for that;
 //   4. it is free.
 // When 2 fails, the cluster stays nobody's until a later save.
 #include <algorithm>

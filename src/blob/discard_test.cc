@@ -235,33 +235,6 @@ DISCARD_TEST(a_full_store_takes_writes_as_soon_as_something_was_given_back) {
     co_await s->unload();
 }
 
-// It is in the device that the discard drains: before the discard, when that has not been answered, or afterwards.
-DISCARD_TEST(a_write_finds_room_in_discards_of_its_own_volume) {
-    auto s = co_await store::init(l.devices, l.base(), small);
-    const uint32_t all = s->free_clusters();
-    volume v = co_await volume::open(l, *s, co_await s->create({.clusters = all + 2, .thin = true}));
-    co_await v.fill(0, all, 'f');
-    co_await v.flush();
-    co_await bdev::unmap(*v.io, 0, 2 * blocks);
-    co_await v.fill(all, 2, 'x');
-    const auto data = bytes_of('w', (2 * blocks - 8) * 512);
-    for (uint64_t i = 2; i < 40; i += 2) {
-        crew both;
-        both.start(bdev::unmap(*v.io, i * blocks, 2 * blocks));
-        for (uint64_t n = 0; n < (thread::test_seed() + i) % 20; ++n) co_await yield();
-        both.start(bdev::write(*v.io, (i - 2) * blocks + 4, data));  // of both clusters
-        auto outcome = co_await as_result(both.done());
-        EXPECT_TRUE(outcome) << i << " " << outcome.error().message();
-        co_await v.expect((i - 2) * blocks + 4, 2 * blocks - 8, 'w');
-        co_await v.expect((i - 2) * blocks, 4, 0);
-    }
-    co_await v.expect(all * blocks, 2 * blocks, 'x');
-    co_await v.flush();
-    expect_sound(*s);
-    co_await v.close();
-    co_await s->unload();
-}
-
 DISCARD_TEST(many_clusters_cost_few_writes) {
     auto s = co_await store::init(l.devices, l.base(), {.cluster_size = 4096, .md_page_count = 200, .trim = false});
     blob_id id = co_await s->create({.clusters = 1 << 20, .thin = true});

@@ -145,8 +145,7 @@ void channel_core::begin(io& r) noexcept {
         frame f = locks.epoch_frame();
         r.push(f.finished, f.context);
     } else {
-        const frame f = plain_frame();
-        r.push(f.finished, f.context);
+        r.push(channel::finished, of.get());
     }
 }
 
@@ -302,25 +301,6 @@ void channel_core::abort_all() noexcept {
         }
     }
     of->do_abort_all();
-}
-
-void channel::wait_begins(io& r) noexcept { _core->wait_begins(r); }
-void channel::wait_ends(io& r) noexcept { _core->wait_ends(r); }
-
-// Pieces that the emulator makes are not told apart from what it works on: they are waited for.
-bool channel_core::is_whole(io& r) noexcept {
-    const frame &its = r.innermost(), plain = plain_frame();
-    return (its.finished == plain.finished && its.context == plain.context) || locks.is_epoch_frame(its);
-}
-
-void channel_core::wait_begins(io& r) noexcept {
-    if (parts.is_part(r)) return parts.wait_begins(r);
-    if (is_whole(r)) locks.wait_begins(r);
-}
-
-void channel_core::wait_ends(io& r) noexcept {
-    if (parts.is_part(r)) return parts.wait_ends(r);
-    if (is_whole(r)) locks.wait_ends();
 }
 
 channel_stats channel_core::stats() const noexcept {

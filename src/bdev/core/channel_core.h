@@ -75,9 +75,6 @@ struct channel_core : work {
     void finished(const io& r, time_ns latency) noexcept;
     bool abort(io& r) noexcept;
     void abort_all() noexcept;
-    void wait_begins(io& r) noexcept;
-    void wait_ends(io& r) noexcept;
-    frame plain_frame() noexcept { return {channel::finished, of.get()}; }
     static bool take_from(queue<work>& line, io& r) noexcept;
 
     // No request is in the device. Close the gate first.
@@ -116,7 +113,6 @@ struct channel_core : work {
     emulator emulation;
 
   private:
-    bool is_whole(io& r) noexcept;
     void update_common() noexcept;
     status validate(const io& r) const noexcept;
     void carry_out(io& r) noexcept;

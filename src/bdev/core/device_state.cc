@@ -121,7 +121,7 @@ void device_state::reset_requested(io& r, channel_core& from) noexcept {
 
 // --- locked ranges
 
-task<uint64_t> device_state::lock(block_range range, drained what) {
+task<uint64_t> device_state::lock(block_range range) {
     auto taken = [&] {
         for (const range_lock& l : locks) {
             if (l.range.overlaps(range)) return true;
@@ -132,7 +132,7 @@ task<uint64_t> device_state::lock(block_range range, drained what) {
     range_lock mine{++last_lock, range};
     locks.push_back(mine);
     co_await visit([mine](channel_core& c) { c.locks.add(mine); });
-    co_await look_around([what](channel_core& c) { return c.locks.drain(what); });
+    co_await look_around([](channel_core& c) { return c.locks.drain(); });
     co_return mine.id;
 }
 

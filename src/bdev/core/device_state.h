@@ -86,7 +86,7 @@ struct device_state {
     void reset_requested(io& r, channel_core& from) noexcept;
 
     // --- locked ranges; lock gives the lock's number
-    task<uint64_t> lock(block_range range, drained what = drained::all);
+    task<uint64_t> lock(block_range range);
     void unlock(uint64_t id) noexcept;
     void unlock_later(uint64_t id) noexcept;  // any thread
 

@@ -37,39 +37,20 @@ frame locked_ranges::epoch_frame() noexcept {
     return {_epoch == 1 ? &finished<1> : &finished<2>, &_core};
 }
 
-unsigned locked_ranges::epoch_of(const frame& f) const noexcept {
-    if (f.context != &_core) return 0;
-    return f.finished == &finished<1> ? 1 : f.finished == &finished<2> ? 2 : 0;
-}
-
-// It starts anew when it goes on, so no drain of before then needs to have waited for it; later ones do.
-void locked_ranges::wait_begins(io& whole) noexcept {
-    frame& its = whole.innermost();
-    if (const unsigned epoch = epoch_of(its); epoch != 0) {
-        --_count[epoch];
-        its = _core.plain_frame();
-    }
-    ++_waiting;
-    check_drain();
-}
-
-bool locked_ranges::has_drained() const noexcept {
-    return _core.of->in_flight() - (_wanted == drained::but_waiting ? _waiting : 0) == _count[_epoch];
-}
+bool locked_ranges::drained() const noexcept { return _core.of->in_flight() == _count[_epoch]; }
 
 void locked_ranges::check_drain() noexcept {
-    if (!_drainer || !has_drained()) return;
+    if (!_drainer || !drained()) return;
     _core.unwatch(channel_core::drain_wanted);
     _drainer.go(_core.on);
 }
 
-task<> locked_ranges::drain(drained what) {
+task<> locked_ranges::drain() {
     auto one = co_await _one_drain.lock();
-    _wanted = what;
     _epoch = 3 - _epoch;
     VARVE_ASSERT(_count[_epoch] == 0);  // after a drain all are in the other one, or in none
-    if (!has_drained()) _core.watch(channel_core::drain_wanted);
-    co_await _drainer.until([this] { return has_drained(); });
+    if (!drained()) _core.watch(channel_core::drain_wanted);
+    co_await _drainer.until([this] { return drained(); });
 }
 
 bool locked_ranges::hold(io& r) noexcept {

@@ -4,8 +4,7 @@
 // Before a lock is granted, the writes that were under way when the channel heard of it must have ended. Channels do
 // not list their requests, so they count them by epoch: while any lock stands, requests that start belong to the
 // current epoch (1 or 2), and a drain moves on to the other one, which is empty, and waits until all requests under way
-// belong to it. Requests that start while no lock stands are in no epoch and cost nothing. One that waits for something
-// of the module's (channel::wait_begins) leaves its epoch: a drain waits for it, or for all but such.
+// belong to it. Requests that start while no lock stands are in no epoch and cost nothing.
 #pragma once
 
 #include <array>
@@ -32,8 +31,6 @@ struct range_lock {
     block_range range;
 };
 
-enum class drained : uint8_t { all, but_waiting };
-
 // A channel's side.
 class locked_ranges {
   public:
@@ -41,31 +38,25 @@ class locked_ranges {
 
     void add(const range_lock& l);
     void remove(uint64_t id) noexcept;
-    // Waits until no request is under way that was started before the call; or only such that wait.
-    task<> drain(drained what);
-    void check_drain() noexcept;  // a request has ended, or waits
-    void wait_begins(io& whole) noexcept;
-    void wait_ends() noexcept { --_waiting; }
+    // Waits until no request is under way that was started before the call.
+    task<> drain();
+    void check_drain() noexcept;  // a request has ended
     // Holds the request back if it writes where somebody is alone. False: nothing is in its way.
     bool hold(io& r) noexcept;
     // The frame of a request that is started while a lock stands, instead of the channel's own.
     frame epoch_frame() noexcept;
-    bool is_epoch_frame(const frame& f) const noexcept { return epoch_of(f) != 0; }
     queue<work>& held() noexcept { return _held; }
 
   private:
     template <unsigned Epoch>
     static void finished(io& r, void* core) noexcept;
-    unsigned epoch_of(const frame& f) const noexcept;
-    bool has_drained() const noexcept;
+    bool drained() const noexcept;
 
     channel_core& _core;
     std::vector<range_lock> _locks;
     queue<work> _held;
     unsigned _epoch = 1;
     std::array<uint32_t, 3> _count{};  // under way, by epoch; [0] is not used
-    uint32_t _waiting = 0;             // of those in no epoch
-    drained _wanted = drained::all;
     mutex _one_drain;
     resumption _drainer;
 };

@@ -53,7 +53,7 @@ void splitter::go_on(fan_out& f) noexcept {
             f.free_parts &= ~(1u << index);
             _core.hand_down(p.request);
         }
-        if (f.free_parts != all_free) return look_who_waits(f);
+        if (f.free_parts != all_free) return;
         complete_later(*f.whole, f.outcome);
         work* next = _waiting.pop();
         if (next == nullptr) return _free.push(f);
@@ -103,26 +103,6 @@ void splitter::part_finished(io& r, void* its_part) noexcept {
     if (r.status != status::ok && f.outcome == status::ok) f.outcome = r.status;
     f.free_parts |= 1u << (&p - f.parts.data());
     f.owner->go_on(f);
-}
-
-bool splitter::is_part(io& r) const noexcept { return r.innermost().finished == part_finished; }
-
-void splitter::wait_begins(io& r) noexcept {
-    part& p = *static_cast<part*>(r.innermost().context);
-    p.of->waiting_parts |= 1u << (&p - p.of->parts.data());
-    look_who_waits(*p.of);
-}
-
-void splitter::wait_ends(io& r) noexcept {
-    part& p = *static_cast<part*>(r.innermost().context);
-    p.of->waiting_parts &= ~(1u << (&p - p.of->parts.data()));
-    look_who_waits(*p.of);
-}
-
-void splitter::look_who_waits(fan_out& f) noexcept {
-    const bool now = f.waiting_parts != 0 && (f.waiting_parts | f.free_parts) == all_free;
-    if (now == std::exchange(f.waits, now)) return;
-    now ? _core.locks.wait_begins(*f.whole) : _core.locks.wait_ends();
 }
 
 }  // namespace varve::bdev

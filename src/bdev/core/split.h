@@ -35,10 +35,6 @@ class splitter {
     // Takes a request that was begun (channel_core::begin) and completes it.
     void split(io& r) noexcept;
     queue<work>& waiting() noexcept { return _waiting; }
-    // Of a part: a request waits when all of it that is handed out does.
-    bool is_part(io& r) const noexcept;
-    void wait_begins(io& r) noexcept;
-    void wait_ends(io& r) noexcept;
 
     static constexpr unsigned parallel_parts = 4;
     static constexpr unsigned parallel_requests = 16;
@@ -58,8 +54,7 @@ class splitter {
         iov_cursor memory;
         std::byte* metadata = nullptr;
         status outcome = status::ok;
-        unsigned free_parts = 0, waiting_parts = 0;  // a bit each
-        bool waits = false;
+        unsigned free_parts = 0;  // a bit each
         std::array<part, parallel_parts> parts;
         fan_out* next = nullptr;
     };
@@ -67,7 +62,6 @@ class splitter {
     static void take(fan_out& f, io& r) noexcept;
     void go_on(fan_out& f) noexcept;
     bool cut(fan_out& f, part& p) noexcept;
-    void look_who_waits(fan_out& f) noexcept;
     static void part_finished(io& r, void* its_part) noexcept;
 
     channel_core& _core;
