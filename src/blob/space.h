@@ -64,7 +64,6 @@ class space {
     bool pages_to_spare(uint32_t pages) const noexcept { return free_pages() >= _promised + pages; }
     void change_promise(uint32_t from, uint32_t to) noexcept { _promised += to - from; }
 
-
   private:
     bool wants_trim(uint64_t c) const noexcept { return !_used.test(c) && !_clean.test(c) && !_left.test(c); }
     template <class Wanted>
