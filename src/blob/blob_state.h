@@ -71,12 +71,6 @@ struct blob_state {
     bool mapping_runs = false;
     std::set<uint64_t> unsaved_extents;             // indices of extent pages that differ from the media
     std::vector<unsaved_mapping> unsaved_mappings;  // no flush has failed since something was written to these
-    // What saving them takes of the metadata's free pages is promised to the blob: nobody else gets it (metadata.cc).
-    std::set<uint64_t> new_extents;  // indices of extent pages that have no page yet
-    uint32_t new_in_hand = 0;        // so many of them have got one that is about to be committed
-    bool chain_in_hand = false;      // the chain, too
-    uint32_t pages_promised = 0;
-    bool save_failed = false;    // and that was logged
     uint64_t failures_told = 0;  // failed flushes of the device that whoever flushes the blob knows of
     unsigned losing = 0;         // requests are awaited that may have written to clusters it lost
 

@@ -110,7 +110,6 @@ task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
         } while (since != _disk.flushes_failed());
     }
     if (_disk.has_cache()) {
-        co_await promise_pages(b, index / per_page);
         b.unsaved.store(true, std::memory_order_release);  // before anybody finds it
         b.unsaved_extents.insert(index / per_page);
         b.unsaved_mappings.push_back({index, cluster});
@@ -189,66 +188,29 @@ task<> store::run_mapping(blob_state& b) {
     b.mapping_runs = false;
 }
 
-// Takes what was promised to the blob. What is not saved in the end is promised to it again, as it is free again.
-class store::saving_in_hand {
-  public:
-    saving_in_hand(store& s, blob_state& b, const std::set<uint64_t>& extents)
-        : _store(s), _blob(b), _extents(extents) {}
-    saving_in_hand(const saving_in_hand&) = delete;
-    ~saving_in_hand() {
-        _blob.new_in_hand = 0;
-        _blob.chain_in_hand = false;
-        for (uint64_t e : _extents) {
-            if (saved && (_blob.extent_pages[e] != extent_table::none || !_blob.unsaved_extents.contains(e)))
-                _blob.new_extents.erase(e);
-        }
-        _store.renew_promise(_blob);
-    }
-    void take(const std::vector<uint64_t>& added) {
-        for (uint64_t e : added) _blob.new_in_hand += _blob.new_extents.contains(e);
-        _blob.chain_in_hand = !added.empty() || !_blob.record.uses_extent_table;
-        _store.renew_promise(_blob);
-    }
-    bool saved = false;
-
-  private:
-    store& _store;
-    blob_state& _blob;
-    const std::set<uint64_t> _extents;
-};
-
 // Extent pages that are there are rewritten; others are new, and then the root has to name them.
 task<> store::commit_mappings(blob_state& b, const std::vector<mapping*>& batch, const std::set<uint64_t>& extents) {
     if (!b.record.uses_extent_table) {
-        saving_in_hand here(*this, b, extents);
-        here.take({});
         revision r = revise(b);
         lay_out_runs(r, *b.current, batch);
         co_return co_await commit(b, r);
     }
-    saving_in_hand here(*this, b, extents);
     std::map<uint64_t, std::vector<uint32_t>> contents;
     for (uint64_t extent : extents) contents[extent] = extents_of(*b.current, extent, b.current->size);
     for (const mapping* m : batch) contents[m->index / per_page][m->index % per_page] = m->cluster;
     revision r = revise(b);
-    std::vector<uint64_t> added;
+    bool root_changes = false;
     for (auto& [extent, clusters] : contents) {
         if (uint32_t page = b.extent_pages[extent]; page != 0) {
             r.also.push_back({page, extent_page(b, extent, std::move(clusters))});
         } else if (std::ranges::any_of(clusters, [](uint32_t c) { return c != no_cluster; })) {
-            added.push_back(extent);
+            co_await add_extent_page(r, extent, std::move(clusters));
+            root_changes = true;
         }
     }
-    here.take(added);
-    for (uint64_t extent : added) co_await add_extent_page(r, extent, std::move(contents[extent]));
-    if (!added.empty()) {
-        co_await commit(b, r);
-    } else if (r.also.empty()) {
-        co_await _disk.flush();  // mapped and given up since the last save
-    } else {
-        co_await _commits->commit(std::move(r.also), r.since);
-    }
-    here.saved = true;
+    if (root_changes) co_return co_await commit(b, r);
+    if (r.also.empty()) co_return co_await _disk.flush();  // mapped and given up since the last save
+    co_await _commits->commit(std::move(r.also), r.since);
 }
 
 // --- saving what was mapped in memory only
@@ -332,16 +294,11 @@ task<> store::save_locked(blob_state& b) {
 }
 
 task<> store::save_all() {
-    result<> all;  // what one has keeps nobody else's from being saved
     for (blob_id id : blobs()) {
         if (auto found = _blobs.find(id); found != _blobs.end() && !found->second->unsaved_extents.empty()) {
-            result<> outcome = co_await as_result(save(*found->second));
-            if (!outcome && all)
-                all = fail(error(outcome.error().code(),
-                                 fmt::format("blob 0x{:x} cannot be saved: {}", id, outcome.error().message())));
+            co_await save(*found->second);
         }
     }
-    co_await std::move(all);
 }
 
 void store::save_soon() noexcept {
@@ -368,11 +325,7 @@ void store::save_now() {
 
 task<> store::save_one(blob_state& b, mutex::holder) {
     releasing here(*this);
-    const result<> outcome = co_await as_result(save(b));
-    // It is tried again in a while, and told once.
-    if (std::exchange(b.save_failed, !outcome) || outcome) co_return;
-    say(fmt::format("what was written to blob 0x{:x} since its last flush cannot be saved: {}", b.id,
-                    outcome.error().message()));
+    co_await as_result(save(b));  // what fails is tried again in a while
 }
 
 }  // namespace varve::blob

@@ -304,9 +304,6 @@ task<> store::remove(blob_id id, remains* left) {
     co_await begin_change();
     co_await clear_root(id);  // COMMIT POINT
     b.unsaved_extents.clear();
-    b.unsaved_mappings.clear();
-    b.new_extents.clear();
-    renew_promise(b);
     held.release();
     alone.release();
     mine.reset();
@@ -443,8 +440,6 @@ task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress, rema
     co_await commit(b, r);
     for (uint64_t index : changed) b.unsaved_extents.erase(index);
     b.unsaved_extents.erase(b.unsaved_extents.lower_bound(extent_pages_for(clusters)), b.unsaved_extents.end());
-    b.new_extents.erase(b.new_extents.lower_bound(extent_pages_for(clusters)), b.new_extents.end());
-    renew_promise(b);
     std::erase_if(unsaved.those, [&](const unsaved_mapping& m) {
         const bool committed = std::ranges::find(changed, m.index / per_page) != changed.end();
         return committed || !b.record.uses_extent_table || m.index >= clusters;

@@ -9,9 +9,7 @@ namespace varve::blob {
 
 namespace {
 constexpr uint64_t per_page = format::clusters_per_extent_page;
-constexpr std::size_t extents_counted_max = 4096;
-constexpr uint64_t entries_in_page = 240;  // at least, of two extents each
-}  // namespace
+}
 
 store::revision store::revise(const blob_state& b) {
     revision r(*this);
@@ -25,52 +23,6 @@ result<uint32_t> store::take_page(revision& r, uint32_t from) {
     if (page == UINT32_MAX) return fail(errc::no_space, "no metadata page is free");
     r.mine.add_page(page);
     return page;
-}
-
-// --- pages for what is mapped in memory only
-
-// What saving takes at most: extent pages that are not there yet, and the chain written anew, which may have become
-// longer then. `more`: runs of a blob without extent pages.
-result<uint32_t> store::pages_for_saving(const blob_state& b, uint64_t more) {
-    const uint64_t extents = b.new_extents.size(), now = std::max<uint64_t>(b.record.pages.size(), 1);
-    uint64_t entries = extents, then = now;
-    if (!b.record.uses_extent_table) entries = b.unsaved_mappings.size() + more;
-    if (entries == 0) return 0;
-    if (b.record.uses_extent_table && b.extent_pages.pages() + extents <= extents_counted_max) {
-        format::blob_record next = b.record;
-        extent_table pages = b.extent_pages;
-        for (uint64_t extent : b.new_extents) {
-            if (pages[extent] == extent_table::none) pages.set(extent, 1);
-        }
-        next.extent_pages = pages.runs();
-        auto exact = format::chain_length(next);
-        if (!exact) return fail(std::move(exact).error());
-        then = std::max<uint64_t>(now, *exact);
-    } else {
-        then += entries / entries_in_page + 1;  // each may split one entry of a chain into three
-    }
-    const uint64_t chain = b.chain_in_hand ? 0 : then - 1;
-    return static_cast<uint32_t>(extents - b.new_in_hand + (then - now) + chain);
-}
-
-result<> store::promise_pages(blob_state& b, uint64_t extent) {
-    const bool table = b.record.uses_extent_table;
-    if (table && (b.extent_pages[extent] != extent_table::none || !b.new_extents.insert(extent).second)) return {};
-    result<uint32_t> wanted = pages_for_saving(b, 1);
-    if (wanted && *wanted > b.pages_promised && !_space.pages_to_spare(*wanted - b.pages_promised)) {
-        wanted = fail(errc::no_space, "no metadata page is free");
-    }
-    if (!wanted) {
-        if (table) b.new_extents.erase(extent);
-        return fail(std::move(wanted).error());
-    }
-    _space.change_promise(std::exchange(b.pages_promised, *wanted), *wanted);
-    return {};
-}
-
-void store::renew_promise(blob_state& b) {
-    const uint32_t wanted = pages_for_saving(b, 0).value_or(b.pages_promised);
-    _space.change_promise(std::exchange(b.pages_promised, wanted), wanted);
 }
 
 std::vector<uint32_t> store::extents_of(const layout& l, uint64_t index, uint64_t clusters) {
@@ -141,7 +93,6 @@ void store::adopt(blob_state& b, revision& r) noexcept {
     b.record = std::move(r.record);
     b.extent_pages = std::move(r.extent_pages);
     r.mine.keep();
-    if (b.pages_promised != 0) renew_promise(b);
 }
 
 // --- attributes

@@ -128,7 +128,6 @@ void space::give_back(cluster_range r, bool clean) noexcept {
 }
 
 uint32_t space::take_page(uint32_t from) noexcept {
-    if (!pages_to_spare(1)) return UINT32_MAX;
     uint64_t p = _pages.next_clear(from);
     if (p == bitmap::none) return UINT32_MAX;
     _pages.set(p);

@@ -60,9 +60,6 @@ class space {
     bool claim_page(uint32_t p) noexcept { return _pages.set(p); }
     uint32_t take_page(uint32_t from = 0) noexcept;  // not below `from`; UINT32_MAX: none
     void free_page(uint32_t p) noexcept;
-    // Free pages that somebody will need are not taken by others: so many more or, when he takes them, less.
-    bool pages_to_spare(uint32_t pages) const noexcept { return free_pages() >= _promised + pages; }
-    void change_promise(uint32_t from, uint32_t to) noexcept { _promised += to - from; }
 
   private:
     bool wants_trim(uint64_t c) const noexcept { return !_used.test(c) && !_clean.test(c) && !_left.test(c); }
@@ -74,7 +71,7 @@ class space {
     const uint32_t _first;
     // None before: free, clean, neither used nor clean. Without, taking many one by one would search from the start.
     uint32_t _next_free, _next_clean, _next_unclean;
-    uint32_t _in_hand = 0, _promised = 0;
+    uint32_t _in_hand = 0;
 };
 
 // Pages and clusters that were taken for something which may still fail: gives them back unless told to keep them.

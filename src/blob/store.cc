@@ -45,7 +45,6 @@ task<std::unique_ptr<store>> store::init(bdev::registry& devices, bdev::descript
     std::unique_ptr<store> made(new store(devices, std::move(base), format::new_super(layout, how.type)));
     store& s = *made;
     s._externals = how.externals;
-    s._log = how.log;
     auto outcome = co_await as_result(s.write_new_store());
     if (!outcome) {
         co_await s.abandon();
@@ -275,10 +274,6 @@ result<blob_ref> store::open(blob_id id) {
     if ((*b)->set_aside()) return fail(errc::io, fmt::format("blob 0x{:x} is set aside: {}", id, (*b)->damage));
     if ((*b)->going) return fail(errc::busy, fmt::format("blob 0x{:x} is being removed", id));
     return blob_ref(**b);
-}
-
-void store::say(const std::string& what) const {
-    if (_log != nullptr) _log->warning(fmt::format("blobstore on bdev {}: {}", _disk.device().name(), what));
 }
 
 result<store::operation> store::begin_on(blob_state& b) {

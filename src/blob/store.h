@@ -24,7 +24,6 @@
 #include "blob/external.h"
 #include "blob/space.h"
 #include "jobs/job.h"
-#include "util/log.h"
 
 namespace varve::blob {
 
@@ -37,14 +36,12 @@ struct init_options {
     std::string type;                       // at most 16 bytes
     bool trim = true;                       // clear what is free in the background, the rest in unload()
     external_devices* externals = nullptr;  // for clones of devices outside; null: there can be none
-    const logger* log = nullptr;            // for what nobody waits for
 };
 
 struct load_options {
     std::string type;                       // empty: whatever it is; else errc::invalid when it is another
     bool trim = true;                       // clear free clusters in the background
     external_devices* externals = nullptr;  // null: clones of devices outside stay degraded
-    const logger* log = nullptr;            // for what nobody waits for
     uint64_t* steps = nullptr;              // for tests: counts blobs, pages and clusters that are looked at
 };
 
@@ -291,11 +288,6 @@ class store {
     static std::vector<uint32_t> extents_of(const layout& l, uint64_t index, uint64_t clusters);
     static format::page_bytes extent_page(const blob_state& b, uint64_t index, std::vector<uint32_t> clusters);
     result<uint32_t> take_page(revision& r, uint32_t from = 0);
-    result<uint32_t> pages_for_saving(const blob_state& b, uint64_t more);
-    // A cluster is about to be mapped there in memory only: saving it will not fail for want of pages.
-    result<> promise_pages(blob_state& b, uint64_t extent);
-    void renew_promise(blob_state& b);
-    void say(const std::string& what) const;
 
     enum class clearing : uint8_t { zero, unmap, write_zeroes };
     // So many clusters of zeroes.
@@ -408,7 +400,6 @@ class store {
         ~unsaved_in_hand() {
             std::vector<unsaved_mapping>& its = _blob.unsaved_mappings;
             its.insert(its.end(), those.begin(), those.end());
-            if (!those.empty()) _store.renew_promise(_blob);
             if (_since != _store._disk.flushes_failed()) _store.take_back_unsaved(_blob);
         }
         std::vector<unsaved_mapping> those;
@@ -418,7 +409,6 @@ class store {
         blob_state& _blob;
         const uint64_t _since;
     };
-    class saving_in_hand;
     task<> lose_writes(blob_state& b);
     task<> save_all();
     task<> trim();
@@ -451,7 +441,6 @@ class store {
     std::unique_ptr<committer> _commits;
     std::map<std::string, std::unique_ptr<external_parent>> _outside;  // by id; longer than any layout
     external_devices* _externals = nullptr;
-    const logger* _log = nullptr;
     std::map<blob_id, std::unique_ptr<blob_state>> _blobs;
     std::map<blob_id, stale_root> _stale_roots;
     std::vector<uint32_t> _old_roots;  // pages that begin blobs which the masks call deleted; free, and nobody's
