@@ -104,8 +104,8 @@ inline std::string fsck(const env::sim::disk& on, bool unloaded) {
     for (const check::finding& f : check::examine(*evidence).findings) {
         using enum check::problem;
         bool of_a_crash = f.what == not_unloaded || f.what == half_made_snapshot || f.what == torn_write ||
-                          f.what == torn_super || f.what == bad_copy || f.what == unmarked || f.what == leaked ||
-                          f.what == stale_root;
+                          f.what == torn_super || f.what == bad_copy || f.what == lost_copy || f.what == unmarked ||
+                          f.what == leaked || f.what == stale_root;
         if (unloaded || !of_a_crash) text += std::string(check::name_of(f.what)) + ": " + f.text + '\n';
     }
     return text;
