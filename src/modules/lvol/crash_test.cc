@@ -158,7 +158,8 @@ struct operation {
     const char* name;
     task<> (*prepare)(crash_machine&, crash_life&);
     task<> (*act)(crash_life&);
-    bool closes = false;  // the store, also when it fails
+    bool closes = false;    // the store, also when it fails
+    bool in_steps = false;  // clusters are given one by one, and stay when it fails; what they show is the same
 };
 
 task<> nothing(crash_machine&, crash_life&) { co_return; }
@@ -242,8 +243,9 @@ const operation operations[] = {
     {"delete a clone", volumes_of_all_kinds, [](crash_life& l) { return l.named("bdev_lvol_delete", "lvs/v"); }},
     {"delete a snapshot", volumes_of_all_kinds, [](crash_life& l) { return l.named("bdev_lvol_delete", "lvs/s"); }},
     {"make read-only", volumes_of_all_kinds, [](crash_life& l) { return l.named("bdev_lvol_set_read_only", "lvs/v"); }},
-    {"inflate", volumes_of_all_kinds, [](crash_life& l) { return l.named("bdev_lvol_inflate", "lvs/v"); }},
-    {"decouple", volumes_of_all_kinds, [](crash_life& l) { return l.named("bdev_lvol_decouple_parent", "lvs/v"); }},
+    {"inflate", volumes_of_all_kinds, [](crash_life& l) { return l.named("bdev_lvol_inflate", "lvs/v"); }, false, true},
+    {"decouple", volumes_of_all_kinds, [](crash_life& l) { return l.named("bdev_lvol_decouple_parent", "lvs/v"); },
+     false, true},
     {"detach", volumes_of_all_kinds, [](crash_life& l) { return l.named("bdev_lvol_detach_parent", "lvs/v"); }},
     {"set the parent", volumes_of_all_kinds,
      [](crash_life& l) -> task<> {
@@ -258,7 +260,7 @@ const operation operations[] = {
          co_await l.call("bdev_lvol_set_xattr", R"({"name": "lvs/v", "xattr_name": "note", "xattr_value": "seen"})");
      }},
     {"inflate a clone of a bdev", a_clone_of_a_bdev,
-     [](crash_life& l) { return l.named("bdev_lvol_inflate", "lvs/e"); }},
+     [](crash_life& l) { return l.named("bdev_lvol_inflate", "lvs/e"); }, false, true},
     {"rename a store", volumes_of_all_kinds,
      [](crash_life& l) -> task<> {
          co_await l.call("bdev_lvol_rename_lvstore", R"({"old_name": "lvs", "new_name": "renamed"})");
@@ -284,6 +286,18 @@ struct good_run {
     uint64_t first = 0, end = 0;  // numbers of the I/Os
 };
 
+// Without how many clusters there are, where an operation may have been done in part.
+std::string comparable(const operation& what, std::string text) {
+    if (!what.in_steps) return text;
+    for (const std::string_view key : {"\"free_clusters\":", "\"num_allocated_clusters\":"}) {
+        for (std::size_t at = 0; (at = text.find(key, at)) != std::string::npos;) {
+            at += key.size();
+            text.erase(at, text.find_first_of(",}", at) - at);
+        }
+    }
+    return text;
+}
+
 class trial {
   public:
     trial(const operation& what, bool cached) : _what(what), m(cached) {}
@@ -301,7 +315,9 @@ class trial {
             if (acts) succeeded = (co_await as_result(_what.act(l))).has_value();
             co_await l.settle(m.disk);
             seen.end = m.disk.ops_issued();
-            if (m.disk.powered()) seen.will_be = co_await l.describe();
+            auto shown = co_await as_result(l.describe());  // it reads, and the power may go meanwhile
+            EXPECT_TRUE(shown || !m.disk.powered()) << shown.error().message();
+            if (shown) seen.will_be = std::move(*shown);
             m.disk.cut_power_at(UINT64_MAX);
             m.cut_power(at_the_end);
         });
@@ -378,7 +394,7 @@ void cut_at_every_io(const operation& what, bool cached, std::size_t outcomes) {
             t.m.disk.cut_otherwise(at_the_cut, fates);
             t.m.other.restore(other);
             const std::string& now = t.found_once(known);
-            if (t.succeeded || now != good.before) EXPECT_EQ(now, good.after);
+            if (t.succeeded || comparable(what, now) != comparable(what, good.before)) EXPECT_EQ(now, good.after);
             if (testing::Test::HasFailure()) return;
         }
     }
@@ -391,8 +407,11 @@ void fail_every_io(const operation& what, bool cached) {
         trial t(what, cached);
         t.at_the_end = n % 2 == 0 ? cut_outcome::lose_all : cut_outcome::keep_all;
         t.run([&](uint64_t first) { t.m.disk.fail_operation(first + n); });
-        if (t.succeeded || !what.closes) EXPECT_EQ(t.seen.will_be, t.succeeded ? good.will_be : good.is);
-        EXPECT_EQ(t.found(), t.succeeded ? good.after : good.before);
+        auto same = [&](const std::string& one, const std::string& other) {
+            EXPECT_EQ(comparable(what, one), comparable(what, other));
+        };
+        if (t.succeeded || !what.closes) same(t.seen.will_be, t.succeeded ? good.will_be : good.is);
+        same(t.found(), t.succeeded ? good.after : good.before);
     }
 }
 
