@@ -202,7 +202,7 @@ task<> copies::unmap_cluster(operation& o, uint64_t index) {
     const uint64_t lba = index * size / block;
     const auto blocks = static_cast<uint32_t>(size / block);
     auto to = m.to.opened.channel();
-    const bool unmaps = target.supports(bdev::op::unmap);
+    const bool unmaps = target.offers(bdev::op::unmap);
     if (unmaps) co_await bdev::unmap(*to, lba, blocks);
     if (unmaps && target.props().unmap_zeroes) co_return;
     env::buffer memory = co_await _all.devices().world().mem().allocate(std::min(size, piece_bytes_max), 4096);
