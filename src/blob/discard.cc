@@ -204,8 +204,9 @@ void store::free_given_up(blob_state& b) noexcept {
 
 // --- free clusters are cleared before anybody asks for them, one large range at a time
 
+// Nothing is free before it is known what is used: while a store is opened or made, and a flush fails.
 void store::start_trimming() {
-    if (_trimming || _stopping || !_disk.unmap_zeroes()) return;
+    if (_trimming || _stopping || !_commits || !_disk.unmap_zeroes()) return;
     _trimming = true;
     background(trim());
 }
