@@ -34,7 +34,7 @@ TEST(store_copies, are_made_a_few_at_a_time) {
             const uint64_t before = m.disk().ops_issued();
             co_await sleep(1 * seconds);
             EXPECT_EQ(m.disk().stuck(), external_parent::copies_at_once);
-            EXPECT_LT(m.disk().ops_issued() - before, writes) << "more were begun";
+            EXPECT_LT(m.disk().ops_issued() - before, uint64_t{writes}) << "more were begun";
             m.disk().release_stuck();
             co_await all.done();
             data_bytes found(writes * cluster);
