@@ -411,7 +411,10 @@ void fail_every_io(const operation& what, bool cached) {
             EXPECT_EQ(comparable(what, one), comparable(what, other));
         };
         if (t.succeeded || !what.closes) same(t.seen.will_be, t.succeeded ? good.will_be : good.is);
-        same(t.found(), t.succeeded ? good.after : good.before);
+        const std::string now = t.found();
+        // A store whose end was not flushed may have ended all the same.
+        if (!t.succeeded && what.closes && now == good.after) continue;
+        same(now, t.succeeded ? good.after : good.before);
     }
 }
 

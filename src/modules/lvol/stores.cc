@@ -192,7 +192,9 @@ result<> volumes::identify(volume_store& s) {
     std::string why = own == nullptr     ? "its blob with name and uuid is not there"
                       : own->set_aside() ? "its blob with name and uuid: " + own->damage
                                          : "its blob has no name or no uuid";
-    if (own == nullptr && s._blobs->blobs().empty()) {
+    // The power went before it was named: what there is may be the blob that was to have the name.
+    auto is_empty = [&](blob::blob_id id) { return s._blobs->find(id)->record.cluster_count == 0; };
+    if (own == nullptr && std::ranges::all_of(s._blobs->blobs(), is_empty)) {
         return fail(errc::bad_sequence, fmt::format("the lvstore on bdev {} was not finished: {}", s._base_name, why));
     }
     const bdev::device& base = s._blobs->base().device();
@@ -266,7 +268,7 @@ task<uuid> volumes::create_store(store_creation how) {
         outcome = fail(errc::no_device, fmt::format("bdev {} has been removed", how.bdev_name));
     if (!outcome) {
         co_await made->_blobs->abandon();
-        co_await as_result(made->_blobs->base().zero(0, made->_blobs->geometry().md_page_size));
+        co_await as_result(made->_blobs->wipe());
         co_await std::move(outcome);
     }
     keep(std::move(made));
