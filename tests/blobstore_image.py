@@ -157,8 +157,8 @@ class Store:
         return sealed(page)
 
     def extension(self, sequence):
-        return struct.pack("<8sHHI16sQIHHII", b"VARVEEXT", 1, 128, 0, b"uuid of a store!", sequence, 0, 0, 0,
-                           1 if sequence else 0, self.copy).ljust(128, b"\0")
+        return struct.pack("<8sHHI16sQIHHIII", b"VARVEEXT", 1, 128, 0, b"uuid of a store!", sequence, 0, 0, 0,
+                           1 if sequence else 0, 0, self.copy).ljust(128, b"\0")
 
     def super_copy(self):
         """Section 7.5."""
