@@ -62,6 +62,7 @@ class ram_device : public device {
   public:
     explicit ram_device(properties p, ram_behaviour how = {})
         : device(std::move(p)), behaviour(how), blocks(num_blocks() * block_size()) {}
+    ram_device(properties p, std::vector<std::byte> contents) : device(std::move(p)), blocks(std::move(contents)) {}
     std::string_view module_name() const noexcept override { return "ram"; }
     std::unique_ptr<channel> open_channel() override { return std::make_unique<ram_channel>(*this); }
     task<> reset() override {

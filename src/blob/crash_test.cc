@@ -332,11 +332,7 @@ const medium media[] = {
     {.name = "cache, io units of 8 blocks", .cached = true, .older = true},
     {.name = "cache, no double-write area", .cached = true, .tear = 4096, .md_pages = 20},
 };
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr unsigned rarely = 4;
-#else
-constexpr unsigned rarely = 1;
-#endif
+constexpr unsigned rarely = thread::sanitized ? 4 : 1;
 const medium forgetful{.name = "cache that forgets", .cached = true, .forgets = true};
 
 // Two media in full, of the others a sample; other seeds (make sim) have others.

@@ -416,11 +416,7 @@ class history {
     uint32_t _values = 0, _names = 0;
 };
 
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr uint64_t histories = 60;
-#else
-constexpr uint64_t histories = 500;
-#endif
+constexpr uint64_t histories = thread::sanitized ? 60 : 500;
 
 TEST(store_history, the_model_is_found_after_every_life) {
     thread::for_each_seed([] { history(thread::test_seed()).run(8); }, histories);

@@ -14,6 +14,7 @@ namespace {
 using env::sim::cut_outcome;
 
 const init_options small{.cluster_size = crash_cluster, .md_page_count = 100, .trim = false};
+constexpr uint64_t step = thread::sanitized ? 4 : 1;  // of the I/Os that something happens at
 
 // A machine, and stores on it. Bodies end with a store abandoned or unloaded.
 class whole_store {
@@ -154,7 +155,7 @@ void make_over(const what_there_was& before, const env::sim::disk_options& how) 
 
     env::sim::rng chance = env::sim::rng::stream(thread::test_seed(), "init");
     crash_trial::images known;
-    for (uint64_t n = 0; n <= count; ++n) {
+    for (uint64_t n = 0; n <= count; n += step) {
         SCOPED_TRACE("I/O " + std::to_string(n));
         m.disk().restore(image);
         m.disk().keep_cuts(true);
@@ -223,7 +224,7 @@ void unload_stores() {
                 EXPECT_TRUE(end(m, [](uint64_t) {}));
             }
             const uint64_t all = count;
-            for (uint64_t n = 0; n <= all && !testing::Test::HasFailure(); ++n) {
+            for (uint64_t n = 0; n <= all && !testing::Test::HasFailure(); n += step) {
                 SCOPED_TRACE("I/O " + std::to_string(n) + (unsaved ? ", not all flushed" : ""));
                 whole_store m(how);
                 m.disk().keep_cuts(true);
@@ -306,7 +307,7 @@ struct load_trial {
         all.resize(count);
         writes =
             static_cast<uint64_t>(std::ranges::count(all, env::file_op_kind::write, &env::sim::disk::record::kind));
-        for (uint64_t n = 0; n < count; ++n) {
+        for (uint64_t n = 0; n < count; n += step) {
             for (bool for_good : {false, true}) {
                 SCOPED_TRACE("I/O " + std::to_string(n) + " fails" + (for_good ? " for good" : ""));
                 m.disk().restore(image);
@@ -362,7 +363,7 @@ TEST(whole_store_crash, loading_shows_what_there_is_or_fails) { thread::for_each
 void load_unfinished() {
     for (const uint32_t md_pages : {100u, 20u}) {  // the latter without an area: the snapshot comes in two steps
         unsigned unfinished = 0;
-        for (uint64_t n = 0; !testing::Test::HasFailure(); ++n) {
+        for (uint64_t n = 0; !testing::Test::HasFailure(); n += step) {
             SCOPED_TRACE("cut at I/O " + std::to_string(n) + " of a snapshot");
             load_trial t({.volatile_cache = true, .tear_unit = 4096});
             bool done = false;

@@ -5,8 +5,8 @@
 //   TEST_IN_WORLDS(my_test, does_it) { system_of s(GetParam(), 2); s.run(body(*s.rt)); }
 //
 // A TEST_P runs on Linux, with each kind of loop; a TEST_IN_WORLDS also, as my_test_sim.does_it, in the simulated
-// world: once for each seed from 0 to 999, up to the first that fails. The seed is printed, also when the process dies
-// of it. VARVE_SEED=n runs that seed alone, VARVE_SEEDS=count so many.
+// world: once for each seed from 0 to 999 (to 49 under sanitizers), up to the first that fails. The seed is printed,
+// also when the process dies of it. VARVE_SEED=n runs that seed alone, VARVE_SEEDS=count so many.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -35,8 +35,15 @@ using in_every_world = testing::TestWithParam<world_kind>;
 
 // The seed of simulated worlds made from now on.
 uint64_t test_seed();
+// Sanitizers see what one run does, and take their time: what is tried many times is tried more often without.
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr bool sanitized = true;
+#else
+constexpr bool sanitized = false;
+#endif
+constexpr uint64_t seeds_of_a_test = sanitized ? 50 : 1000;
 // `count` of them unless VARVE_SEEDS says otherwise.
-void for_each_seed(void (*body)(), uint64_t count = 1000);
+void for_each_seed(void (*body)(), uint64_t count = seeds_of_a_test);
 
 #define TEST_IN_WORLDS(suite, name)                                                                                 \
     class suite##_##name##_body : public suite {                                                                    \
