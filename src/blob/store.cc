@@ -97,23 +97,36 @@ void store::adopt_copy_page() {
 
 // --- the super block and the masks
 
-task<> store::put_super(const format::page_bytes& bytes) {
+task<> store::put_page(uint64_t offset, const format::page_bytes& bytes) {
     env::buffer memory = co_await _disk.memory(_super.layout.md_page_size);
     std::memcpy(memory.data(), bytes.data(), bytes.size());
-    co_await _disk.write(0, memory.bytes());
+    co_await _disk.write(offset, memory.bytes());
     co_await _disk.flush();
+}
+
+// A write that tears leaves a super block only if the first sector is sealed before and after it. Where it is not (SPDK
+// made the store), the sealed first sector is written by itself, before the rest or, when the old one comes back,
+// after.
+task<> store::put_super(const format::page_bytes& bytes) {
+    const uint32_t block = _disk.block_size();
+    const bool seals = format::first_sector_sealed(bytes);
+    if (block < bytes.size() && !(seals && format::first_sector_sealed(_super.raw))) {
+        env::buffer memory = co_await _disk.memory(bytes.size());
+        std::memcpy(memory.data(), bytes.data(), bytes.size());
+        const auto all = memory.bytes().first(bytes.size());
+        co_await _disk.write(seals ? 0 : block, seals ? all.first(block) : all.subspan(block));
+        co_await _disk.flush();
+    }
+    co_await put_page(0, bytes);
 }
 
 // Before the super block that says the same: one of both is whole at any time, and the copy never knows less. When it
 // fails, the store has one copy less until the next super block is written.
 task<> store::put_copy(const format::super_block& s) {
     if (!s.extension || s.extension->copy_page == 0 || format::says_the_same(_copy, s)) co_return;
-    env::buffer memory = co_await _disk.memory(_super.layout.md_page_size);
     const format::page_bytes bytes = format::encode_super_copy(s);
-    std::memcpy(memory.data(), bytes.data(), bytes.size());
     _copy = {};
-    co_await _disk.write(_super.layout.offset_of_md_page(s.extension->copy_page), memory.bytes());
-    co_await _disk.flush();
+    co_await put_page(_super.layout.offset_of_md_page(s.extension->copy_page), bytes);
     _copy = bytes;
 }
 

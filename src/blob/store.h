@@ -255,6 +255,7 @@ class store {
     // Before anything is changed: the area can be relied upon and the super block says that the store is in use.
     task<> begin_change();
     task<> write_super(format::super_block next);
+    task<> put_page(uint64_t offset, const format::page_bytes& bytes);
     task<> put_super(const format::page_bytes& bytes);
     task<> put_copy(const format::super_block& s);
     task<> write_masks();

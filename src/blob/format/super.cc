@@ -131,6 +131,12 @@ bool super_crc_right(page_view page) noexcept {
     return crc_of_page(w) == w.crc;
 }
 
+bool first_sector_sealed(page_view page) noexcept {
+    super_block_wire w;
+    std::memcpy(&w, page.data(), sizeof w);
+    return sealed(w);
+}
+
 result<super_block> decode_super_unchecked(page_view page, const device_shape& device) {
     super_block out;
     std::copy(page.begin(), page.end(), out.raw.begin());

@@ -76,6 +76,9 @@ bool looks_like_super(page_view page) noexcept;
 // Its checksum is right: it says what its writer wanted, be that possible or not.
 bool super_crc_right(page_view page) noexcept;
 
+// What is in its first sector is believed whatever the rest of it says: a write over it by varve may tear.
+bool first_sector_sealed(page_view page) noexcept;
+
 // The bytes of `s`, sealed when it has an extension. Only the first sector and the CRC in the last differ from s.raw.
 page_bytes encode_super(const super_block& s);
 
