@@ -71,6 +71,11 @@ struct blob_state {
     bool mapping_runs = false;
     std::set<uint64_t> unsaved_extents;             // indices of extent pages that differ from the media
     std::vector<unsaved_mapping> unsaved_mappings;  // no flush has failed since something was written to these
+    // Free metadata pages that nobody else gets, for so many extent pages (or runs) that the media does not have yet,
+    // and the chain that will name them.
+    uint32_t pages_promised = 0;
+    uint64_t promised_for = 0;
+    bool save_failed = false;    // and that was logged
     uint64_t failures_told = 0;  // failed flushes of the device that whoever flushes the blob knows of
     unsigned losing = 0;         // requests are awaited that may have written to clusters it lost
 

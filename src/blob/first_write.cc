@@ -109,7 +109,8 @@ task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
             clean = false;
         } while (since != _disk.flushes_failed());
     }
-    if (_disk.has_cache()) {
+    // Without pages promised for it, the mapping is not acknowledged before it is on the media.
+    if (_disk.has_cache() && promise(b, index / per_page)) {
         b.unsaved.store(true, std::memory_order_release);  // before anybody finds it
         b.unsaved_extents.insert(index / per_page);
         b.unsaved_mappings.push_back({index, cluster});
@@ -192,6 +193,7 @@ task<> store::run_mapping(blob_state& b) {
 task<> store::commit_mappings(blob_state& b, const std::vector<mapping*>& batch, const std::set<uint64_t>& extents) {
     if (!b.record.uses_extent_table) {
         revision r = revise(b);
+        r.saves = batch.empty();
         lay_out_runs(r, *b.current, batch);
         co_return co_await commit(b, r);
     }
@@ -199,6 +201,7 @@ task<> store::commit_mappings(blob_state& b, const std::vector<mapping*>& batch,
     for (uint64_t extent : extents) contents[extent] = extents_of(*b.current, extent, b.current->size);
     for (const mapping* m : batch) contents[m->index / per_page][m->index % per_page] = m->cluster;
     revision r = revise(b);
+    r.saves = batch.empty();
     bool root_changes = false;
     for (auto& [extent, clusters] : contents) {
         if (uint32_t page = b.extent_pages[extent]; page != 0) {
@@ -263,6 +266,11 @@ task<> store::lose_writes(blob_state& b) {
 
 // What is mapped and given up now; what comes while it is written is the next save's, or this would never end.
 task<> store::save_locked(blob_state& b) {
+    struct renewed {
+        store& of;
+        blob_state& b;
+        ~renewed() { of.renew_promise(b); }
+    } promised{*this, b};
     std::set<uint64_t> mine = std::exchange(b.unsaved_extents, {});
     std::vector<uint32_t> leaving = std::exchange(b.leaving, {});
     std::optional<releasing> here;
@@ -293,12 +301,16 @@ task<> store::save_locked(blob_state& b) {
     saved(b);
 }
 
+// What one cannot save keeps nobody else from being saved.
 task<> store::save_all() {
+    result<> all;
     for (blob_id id : blobs()) {
-        if (auto found = _blobs.find(id); found != _blobs.end() && !found->second->unsaved_extents.empty()) {
-            co_await save(*found->second);
-        }
+        auto found = _blobs.find(id);
+        if (found == _blobs.end() || found->second->unsaved_extents.empty()) continue;
+        result<> outcome = co_await as_result(save(*found->second));
+        if (!outcome && all) all = std::move(outcome);
     }
+    co_await std::move(all);
 }
 
 void store::save_soon() noexcept {
@@ -325,7 +337,11 @@ void store::save_now() {
 
 task<> store::save_one(blob_state& b, mutex::holder) {
     releasing here(*this);
-    co_await as_result(save(b));  // what fails is tried again in a while
+    const result<> outcome = co_await as_result(save(b));
+    // It is tried again in a while, and told once.
+    if (std::exchange(b.save_failed, !outcome) || outcome || _log == nullptr) co_return;
+    _log->warning(fmt::format("blob 0x{:x} on bdev {}: clusters written to since its last flush cannot be saved: {}",
+                              b.id, _disk.device().name(), outcome.error().message()));
 }
 
 }  // namespace varve::blob

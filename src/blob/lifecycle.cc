@@ -180,6 +180,7 @@ task<blob_id> store::create(blob_options how, jobs::job* progress) {
 // The blob is in no metadata any more: nothing of it can fail from here.
 std::unique_ptr<blob_state> store::forget(blob_state& b) noexcept {
     if (b.parent != nullptr) std::erase(b.parent->clones, &b);
+    set_promise(b, 0);
     auto node = _blobs.extract(b.id);
     let_go_of_externals();
     return std::move(node.mapped());
@@ -444,6 +445,7 @@ task<> store::resize(blob_ref& ref, uint64_t clusters, jobs::job* progress, rema
         const bool committed = std::ranges::find(changed, m.index / per_page) != changed.end();
         return committed || !b.record.uses_extent_table || m.index >= clusters;
     });
+    renew_promise(b);
     uint64_t allocated = 0;
     for (uint64_t i = l->next(0); i < clusters; i = l->next(i + 1)) ++allocated;
     std::vector<uint32_t> cut_off;

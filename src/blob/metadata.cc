@@ -9,7 +9,8 @@ namespace varve::blob {
 
 namespace {
 constexpr uint64_t per_page = format::clusters_per_extent_page;
-}
+constexpr uint64_t splits_per_page = 240;  // of an entry of a chain into three, at least
+}  // namespace
 
 store::revision store::revise(const blob_state& b) {
     revision r(*this);
@@ -19,10 +20,44 @@ store::revision store::revise(const blob_state& b) {
 }
 
 result<uint32_t> store::take_page(revision& r, uint32_t from) {
-    uint32_t page = _space.take_page(from);
+    const bool theirs = !r.saves && _space.free_pages() <= _pages_promised;
+    uint32_t page = theirs ? UINT32_MAX : _space.take_page(from);
     if (page == UINT32_MAX) return fail(errc::no_space, "no metadata page is free");
     r.mine.add_page(page);
     return page;
+}
+
+// --- pages for what is mapped in memory only
+
+uint32_t store::pages_to_save(const blob_state& b, uint64_t added) noexcept {
+    if (added == 0) return 0;
+    const uint64_t extents = b.record.uses_extent_table ? added : 0;
+    // The chain is written anew before the old one is free; with new descriptors it may be filled less well.
+    return static_cast<uint32_t>(extents + b.record.pages.size() + added / splits_per_page + 1);
+}
+
+void store::set_promise(blob_state& b, uint64_t added) noexcept {
+    b.promised_for = added;
+    const uint32_t wanted = pages_to_save(b, added);
+    _pages_promised += wanted - b.pages_promised;
+    b.pages_promised = wanted;
+}
+
+bool store::promise(blob_state& b, uint64_t extent) noexcept {
+    const bool named = b.record.uses_extent_table &&
+                       (b.extent_pages[extent] != extent_table::none || b.unsaved_extents.contains(extent));
+    if (named) return true;
+    const uint32_t more = pages_to_save(b, b.promised_for + 1) - b.pages_promised;
+    if (_space.free_pages() < uint64_t{_pages_promised} + more) return false;
+    set_promise(b, b.promised_for + 1);
+    return true;
+}
+
+void store::renew_promise(blob_state& b) noexcept {
+    if (!b.record.uses_extent_table) return set_promise(b, b.unsaved_mappings.size());
+    set_promise(b, static_cast<uint64_t>(std::ranges::count_if(b.unsaved_extents, [&b](uint64_t extent) {
+                    return extent < b.extent_pages.size() && b.extent_pages[extent] == extent_table::none;
+                })));
 }
 
 std::vector<uint32_t> store::extents_of(const layout& l, uint64_t index, uint64_t clusters) {
@@ -93,6 +128,7 @@ void store::adopt(blob_state& b, revision& r) noexcept {
     b.record = std::move(r.record);
     b.extent_pages = std::move(r.extent_pages);
     r.mine.keep();
+    set_promise(b, b.promised_for);  // the chain may have become longer
 }
 
 // --- attributes

@@ -45,6 +45,7 @@ task<std::unique_ptr<store>> store::init(bdev::registry& devices, bdev::descript
     std::unique_ptr<store> made(new store(devices, std::move(base), format::new_super(layout, how.type)));
     store& s = *made;
     s._externals = how.externals;
+    s._log = how.log;
     auto outcome = co_await as_result(s.write_new_store());
     if (!outcome) {
         co_await s.abandon();

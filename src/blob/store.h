@@ -24,6 +24,7 @@
 #include "blob/external.h"
 #include "blob/space.h"
 #include "jobs/job.h"
+#include "util/log.h"
 
 namespace varve::blob {
 
@@ -36,12 +37,14 @@ struct init_options {
     std::string type;                       // at most 16 bytes
     bool trim = true;                       // clear what is free in the background, the rest in unload()
     external_devices* externals = nullptr;  // for clones of devices outside; null: there can be none
+    const logger* log = nullptr;            // for what nobody waits for
 };
 
 struct load_options {
     std::string type;                       // empty: whatever it is; else errc::invalid when it is another
     bool trim = true;                       // clear free clusters in the background
     external_devices* externals = nullptr;  // null: clones of devices outside stay degraded
+    const logger* log = nullptr;            // for what nobody waits for
     uint64_t* steps = nullptr;              // for tests: counts blobs, pages and clusters that are looked at
 };
 
@@ -273,6 +276,7 @@ class store {
         taken mine;                     // pages and clusters that are not the blob's yet
         uint64_t since;                 // flushes that had failed before anything of it was written
         bool hands_over = false;        // the blob's extent pages are somebody else's afterwards
+        bool saves = false;             // what is unsaved: takes pages that are promised
     };
     revision revise(const blob_state& b);
     // Extent pages `indices` as `l` has them, on new pages.
@@ -289,6 +293,12 @@ class store {
     static std::vector<uint32_t> extents_of(const layout& l, uint64_t index, uint64_t clusters);
     static format::page_bytes extent_page(const blob_state& b, uint64_t index, std::vector<uint32_t> clusters);
     result<uint32_t> take_page(revision& r, uint32_t from = 0);
+    // What saving so many new extent pages or runs of the blob takes at most.
+    static uint32_t pages_to_save(const blob_state& b, uint64_t added) noexcept;
+    // A mapping there in memory only would find the pages that saving it takes: they are nobody else's from now on.
+    bool promise(blob_state& b, uint64_t extent) noexcept;
+    void renew_promise(blob_state& b) noexcept;
+    void set_promise(blob_state& b, uint64_t extents) noexcept;
 
     enum class clearing : uint8_t { zero, unmap, write_zeroes };
     // So many clusters of zeroes.
@@ -442,6 +452,8 @@ class store {
     std::unique_ptr<committer> _commits;
     std::map<std::string, std::unique_ptr<external_parent>> _outside;  // by id; longer than any layout
     external_devices* _externals = nullptr;
+    const logger* _log = nullptr;
+    uint32_t _pages_promised = 0;  // of the free ones; to all blobs
     std::map<blob_id, std::unique_ptr<blob_state>> _blobs;
     std::map<blob_id, stale_root> _stale_roots;
     std::vector<uint32_t> _old_roots;  // pages that begin blobs which the masks call deleted; free, and nobody's

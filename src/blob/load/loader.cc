@@ -55,6 +55,7 @@ task<std::unique_ptr<store>> store::load(bdev::registry& devices, bdev::descript
     }
     std::unique_ptr<store> made(new store(devices, std::move(base), std::move(super)));
     made->_externals = how.externals;
+    made->_log = how.log;
     loader all(*made, how.steps);
     result<> outcome = co_await as_result(all.run());
     if (!outcome) {

@@ -153,7 +153,7 @@ task<uuid> volumes::import(std::string bdev_name, std::optional<std::string> nam
     base b = co_await open_base(bdev_name);
     auto* events = b.events.get();
     auto blobs = co_await blob::store::load(*_devices, std::move(b.opened),
-                                            {.type = store_type, .trim = false, .externals = this});
+                                            {.type = store_type, .trim = false, .externals = this, .log = &_log});
     std::unique_ptr<volume_store> made(new volume_store(*this, std::move(b.events), std::move(blobs)));
     std::vector<reserved_name> mine;
     result<> outcome = events->gone ? fail(errc::no_device, fmt::format("bdev {} has been removed", bdev_name))
@@ -259,6 +259,7 @@ task<uuid> volumes::create_store(store_creation how) {
     how.options.type = store_type;
     how.options.trim = false;
     how.options.externals = this;
+    how.options.log = &_log;
     auto blobs = co_await blob::store::init(*_devices, std::move(b.opened), how.options);
     std::unique_ptr<volume_store> made(new volume_store(*this, std::move(b.events), std::move(blobs)));
     made->_uuid = id;
