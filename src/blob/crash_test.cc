@@ -250,6 +250,18 @@ const disturbed_operation operations[] = {
          blob_ref b = co_await s.open(s.blobs()[2]), snapshot = co_await s.open(second_blob(s));
          co_await s.set_parent(b, snapshot);
      }},
+    {"set another parent of a snapshot",
+     [](life& l, store& s) -> task<> {
+         co_await a_snapshot(l, s);
+         co_await s.create({.clusters = 6, .thin = true});
+         co_await write_pattern(l, s, s.blobs()[2], 30, 30, 'o');
+         blob_ref b = co_await s.open(s.blobs()[2]);
+         co_await s.snapshot(b, {});
+     },
+     [](life&, store& s) -> task<> {
+         blob_ref b = co_await s.open(s.blobs()[3]), snapshot = co_await s.open(second_blob(s));
+         co_await s.set_parent(b, snapshot);
+     }},
     {"remove a clone", one_snapshot, [](life&, store& s) -> task<> { co_await s.remove(first_blob(s)); }},
     {"create a clone of a device", some_blobs,
      [](life&, store& s) -> task<> { co_await s.create({.clusters = 6, .external = "golden"}); }},

@@ -108,6 +108,21 @@ EXTERNAL_TEST(a_bdev_can_become_the_parent) {
     });
 }
 
+EXTERNAL_TEST(a_bdev_can_become_the_parent_of_a_snapshot) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 4);
+        co_await plug_golden(s);
+        co_await s.fill("golden", 4 * 2048 - 1, 512, 3);
+        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/vol", "snapshot_name": "snap"})");
+        co_await s.expect("lvs/vol", 4 * 2048 - 1, std::vector<std::byte>(512));
+        EXPECT_EQ(co_await s.code("bdev_lvol_set_parent_bdev", R"({"lvol_name": "lvs/snap", "parent_name": "golden"})"),
+                  0);
+        EXPECT_EQ(s.specific("lvs/snap")["esnap_clone"], json::value(true));
+        for (const char* name : {"lvs/snap", "lvs/vol"}) co_await s.expect(name, 4 * 2048 - 1, bdev::pattern(512, 3));
+    });
+}
+
 INSTANTIATE_TEST_SUITE_P(worlds, lvol_external_test, thread::every_world(), thread::world_name);
 
 }  // namespace

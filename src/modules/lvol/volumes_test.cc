@@ -298,58 +298,6 @@ VOLUME_TEST(what_is_set_read_only_refuses_writes_at_once) {
     });
 }
 
-VOLUME_TEST(inflated_and_decoupled_volumes_need_no_parent) {
-    m.live([](life& s) -> task<> {
-        co_await s.make_store();
-        co_await s.make_volume("vol", 4);
-        co_await s.fill("lvs/vol", 0, 4096, 1);
-        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/vol", "snapshot_name": "snap"})");
-        co_await s.call("bdev_lvol_clone", R"({"snapshot_name": "lvs/snap", "clone_name": "copy"})");
-        co_await s.call("bdev_lvol_inflate", R"({"name": "lvs/vol"})");
-        EXPECT_EQ(s.specific("lvs/vol")["thin_provision"], json::value(false));
-        EXPECT_EQ(s.specific("lvs/vol")["num_allocated_clusters"], json::value(4));
-        co_await s.call("bdev_lvol_decouple_parent", R"({"name": "lvs/copy"})");
-        EXPECT_EQ(s.specific("lvs/copy")["thin_provision"], json::value(true));
-        EXPECT_EQ(s.specific("lvs/copy")["num_allocated_clusters"], json::value(1));
-        EXPECT_EQ(s.specific("lvs/copy")["clone"], json::value(false));
-        EXPECT_TRUE(s.specific("lvs/snap")["clones"].is_null());
-        EXPECT_EQ(s.specific("lvs/snap")["snapshot"], json::value(true));
-        EXPECT_EQ(co_await s.code("bdev_lvol_delete", R"({"name": "lvs/snap"})"), 0);
-        co_await s.expect("lvs/vol", 0, bdev::pattern(4096, 1));
-        co_await s.expect("lvs/copy", 0, bdev::pattern(4096, 1));
-        EXPECT_TRUE((co_await s.refusal("bdev_lvol_decouple_parent", R"({"name": "lvs/copy"})"))
-                        .starts_with("-32602 Invalid argument"));
-        EXPECT_EQ(co_await s.code("bdev_lvol_inflate", R"({"name": "lvs/snap"})"), -19);
-    });
-}
-
-VOLUME_TEST(parents_can_be_changed) {
-    m.live([](life& s) -> task<> {
-        co_await s.make_store();
-        for (std::string name : {"a", "b"}) co_await s.make_volume(name, 2);
-        co_await s.fill("lvs/a", 0, 512, 1);
-        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/a", "snapshot_name": "snap"})");
-        auto set = [](life& l, std::string parent) {
-            return l.refusal("bdev_lvol_set_parent", R"({"lvol_name": "lvs/b", "parent_name": ")" + parent + R"("})");
-        };
-        EXPECT_EQ(co_await set(s, "lvs/snap"), "done");
-        co_await s.expect("lvs/b", 0, bdev::pattern(512, 1));
-        EXPECT_EQ(s.specific("lvs/b")["base_snapshot"], json::value("snap"));
-        EXPECT_TRUE((co_await set(s, "lvs/snap")).starts_with("-32602 File exists"));
-        EXPECT_TRUE((co_await set(s, "lvs/a")).starts_with("-32602 Invalid argument"));
-        EXPECT_EQ(co_await set(s, "lvs/b"), "-32602 Invalid argument: a blob cannot be its own parent");
-        // A snapshot's can be changed, too: replicas are rebuilt so.
-        co_await s.call("bdev_lvol_snapshot", R"({"lvol_name": "lvs/b", "snapshot_name": "of_b"})");
-        co_await s.call("bdev_lvol_detach_parent", R"({"name": "lvs/of_b"})");
-        co_await s.expect("lvs/b", 0, std::vector<std::byte>(512));
-        EXPECT_EQ(co_await s.refusal("bdev_lvol_set_parent", R"({"lvol_name": "lvs/of_b", "parent_name": "lvs/snap"})"),
-                  "done");
-        co_await s.expect("lvs/b", 0, bdev::pattern(512, 1));
-        EXPECT_EQ(s.specific("lvs/of_b")["base_snapshot"], json::value("snap"));
-        EXPECT_TRUE((co_await set(s, "disk")).starts_with("-19 No such device"));
-    });
-}
-
 VOLUME_TEST(old_and_odd_names_find_a_volume) {
     m.live([](life& s) -> task<> {
         co_await s.make_store();
