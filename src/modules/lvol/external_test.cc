@@ -85,6 +85,20 @@ EXTERNAL_TEST(what_cannot_be_a_parent_is_refused) {
     });
 }
 
+// Clients look for the errno's text at the beginning, and know what name they asked for.
+EXTERNAL_TEST(what_would_be_degraded_is_not_made_and_the_error_says_why) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await plug_golden(s);
+        EXPECT_EQ(co_await clone(s, "golden", "copy"), "done");
+        co_await s.unplug("golden");
+        std::string got =
+            co_await s.refusal("bdev_lvol_snapshot", R"({"lvol_name": "lvs/copy", "snapshot_name": "s"})");
+        EXPECT_TRUE(got.starts_with("-32602 No such device: the bdev outside")) << got;
+        EXPECT_TRUE((co_await s.volume("s")).is_null());
+    });
+}
+
 EXTERNAL_TEST(a_bdev_can_become_the_parent) {
     m.live([](life& s) -> task<> {
         co_await s.make_store();

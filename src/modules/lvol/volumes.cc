@@ -126,7 +126,7 @@ std::vector<blob::format::xattr> volume_store::xattrs_of(const reserved_name& na
     return out;
 }
 
-task<std::string> volume_store::bring(const reserved_name& name, task<blob::blob_id> making) {
+task<std::string> volume_store::bring(task<blob::blob_id> making) {
     const blob::blob_id id = co_await std::move(making);
     volume& v = adopt(id);
     auto outcome = co_await as_result(publish(v));
@@ -140,7 +140,7 @@ task<std::string> volume_store::bring(const reserved_name& name, task<blob::blob
             set_trouble(v, fmt::format("{}; and it could not be removed: {}", outcome.error().message(),
                                        removed.error().message()));
         }
-        co_await fail(std::move(outcome).error().in(name.text()));
+        co_await std::move(outcome);
     }
     co_return v.bdev_name();
 }
@@ -170,7 +170,7 @@ task<std::string> volume_store::create(reserved_name name, creation how) {
                                .thin = how.thin,
                                .clear = how.clear,
                                .xattrs = xattrs_of(kept, _all.devices().world().make_uuid())};
-    co_return co_await bring(kept, make_blob(std::move(options), fmt::format("{}/{}", _name, kept.text())));
+    co_return co_await bring(make_blob(std::move(options), fmt::format("{}/{}", _name, kept.text())));
 }
 
 task<std::string> volume_store::snapshot(reserved_name name, volume& origin, std::vector<blob::format::xattr> more) {
@@ -179,7 +179,7 @@ task<std::string> volume_store::snapshot(reserved_name name, volume& origin, std
     blob::blob_ref b = co_await origin.open();
     auto xattrs = xattrs_of(kept, _all.devices().world().make_uuid());
     xattrs.insert(xattrs.end(), more.begin(), more.end());
-    co_return co_await bring(kept, _blobs->snapshot(b, std::move(xattrs)));
+    co_return co_await bring(_blobs->snapshot(b, std::move(xattrs)));
 }
 
 task<std::string> volume_store::clone(reserved_name name, volume& snapshot) {
@@ -187,7 +187,7 @@ task<std::string> volume_store::clone(reserved_name name, volume& snapshot) {
     reserved_name kept = std::move(name);
     blob::blob_ref b = co_await snapshot.open();
     auto xattrs = xattrs_of(kept, _all.devices().world().make_uuid());
-    std::string made = co_await bring(kept, _blobs->clone(b, std::move(xattrs)));
+    std::string made = co_await bring(_blobs->clone(b, std::move(xattrs)));
     snapshot._had_clones = true;
     co_return made;
 }
@@ -204,7 +204,7 @@ task<std::string> volume_store::clone_of_bdev(reserved_name name, bdev::device& 
                                .thin = true,
                                .xattrs = xattrs_of(kept, _all.devices().world().make_uuid()),
                                .external = external_id_of(parent)};
-    co_return co_await bring(kept, _blobs->create(std::move(options)));
+    co_return co_await bring(_blobs->create(std::move(options)));
 }
 
 // Snapshots share what is below them; those that waited for the same bdev get theirs one after another.

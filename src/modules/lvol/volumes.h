@@ -163,7 +163,7 @@ class volume_store {
     volume_store(volumes& all, std::unique_ptr<base_events> events, std::unique_ptr<blob::store> blobs);
 
     volume& adopt(blob::blob_id id);
-    task<std::string> bring(const reserved_name& name, task<blob::blob_id> making);
+    task<std::string> bring(task<blob::blob_id> making);
     // As jobs: making and growing thick volumes, clearing and freeing what volumes had.
     task<blob::blob_id> make_blob(blob::blob_options options, std::string alias);
     task<> make_thick(blob::blob_options options, blob::blob_id& made, jobs::job& progress);
