@@ -18,6 +18,8 @@ std::string_view text_of(errc code) noexcept {
             return "Internal error";
         case errc::rpc_invalid_state:
             return "Method may only be called in another state";
+        case errc::bad_sequence:  // strerror speaks of characters; people read this in the log, no client looks for it
+            return "Unexpected contents";
         default:
             break;
     }
