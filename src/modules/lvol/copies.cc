@@ -114,6 +114,8 @@ result<uint32_t> copies::start(volume& from, const std::string& to, extent what,
     VARVE_TRY(m.to.open(_all.devices(), to, bdev::open_mode::read_write));
     VARVE_TRY(m.to.opened.claim(bdev::claim_type::read_many_write_one, module_name));
     const bdev::device &source = *m.from.opened, &target = *m.to.opened;
+    // The source itself is one such: better told now than by a job that cannot but fail.
+    if (target.props().read_only) return fail(errc::not_permitted, fmt::format("bdev {} is read-only", to));
     if (source.block_size() % target.block_size() != 0) {
         return fail(errc::invalid, fmt::format("blocks of {} bytes do not fit into {} with {}", source.block_size(), to,
                                                target.block_size()));

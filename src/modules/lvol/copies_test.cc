@@ -256,6 +256,11 @@ COPIES_TEST(refuses_copies_that_cannot_be) {
         EXPECT_EQ(co_await s.code("bdev_lvol_start_range_shallow_copy",
                                   R"({"src_lvol_name": "lvs/low", "dst_bdev_name": "lvs/v", "clusters": [8]})"),
                   -32602);
+        EXPECT_EQ((co_await copy("lvs/low", "disk")).substr(0, 31), "-32602 Operation not permitted:");
+        for (std::string itself : {std::string("lvs/low"), s.find("lvs/low")->name()}) {
+            std::string got = co_await copy("lvs/low", itself.c_str());
+            EXPECT_EQ(got.substr(0, 31), "-32602 Operation not permitted:") << got;
+        }
     });
 }
 
