@@ -140,8 +140,8 @@ result<geometry> plan_store(const device_shape& device, const store_shape& shape
     const uint64_t cluster_room = std::max(cluster_mask, md_mask);  // SPDK leaves room to grow
     const uint64_t end = 1 + md_mask + cluster_room + md_mask + md_pages;
     if (divide_up(end, g.cluster_size / g.md_page_size) > clusters)
-        return fail(errc::no_space, fmt::format("{} pages of metadata do not fit into {} clusters of {} bytes",
-                                                md_pages, clusters, g.cluster_size));
+        return fail(errc::no_memory, fmt::format("{} pages of metadata do not fit into {} clusters of {} bytes",
+                                                 md_pages, clusters, g.cluster_size));
     auto region = [](uint64_t first, uint64_t count) {
         return page_range{static_cast<uint32_t>(first), static_cast<uint32_t>(count)};
     };

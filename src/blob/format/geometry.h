@@ -65,7 +65,7 @@ struct store_shape {
     uint32_t physical_block_size = 0;  // one that is no power of two counts for nothing
 };
 
-// Where SPDK's initialisation would lay a store on this device. invalid or no_space with the reason.
+// Where SPDK's initialisation would lay a store on this device. With the reason: invalid, no_space, no_memory.
 result<geometry> plan_store(const device_shape& device, const store_shape& shape);
 
 // Checks what the loader relies on; the numbers may come from a disk. Fills cluster_count and first_data_cluster.

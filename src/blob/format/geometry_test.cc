@@ -79,7 +79,7 @@ TEST(blob_format_geometry, large_metadata_pages) {
 TEST(blob_format_geometry, what_cannot_be_planned) {
     EXPECT_EQ(plan_store(device(MiB - 512), {}).error().code(), errc::no_space);
     EXPECT_EQ(plan_store(device(MiB), {})->first_data_cluster, 1u);  // room for metadata only; SPDK makes it, too
-    EXPECT_EQ(plan_store(device(2 * MiB), {.md_page_count = 600}).error().code(), errc::no_space);
+    EXPECT_EQ(plan_store(device(2 * MiB), {.md_page_count = 600}).error().code(), errc::no_memory);
     EXPECT_EQ(plan_store(device(2 * MiB), {.cluster_size = 5000}).error().code(), errc::invalid);
     EXPECT_EQ(plan_store(device(2 * MiB), {.cluster_size = 8192, .md_page_size = 16384}).error().code(), errc::invalid);
     EXPECT_EQ(plan_store(device(2 * MiB), {.md_page_count = UINT32_MAX}).error().code(), errc::invalid);

@@ -50,16 +50,22 @@ result<volumes::store_creation> plan(volumes& all, const create_params& p) {
         return fail(errc::invalid,
                     fmt::format("md_page_size {} is no power of two from 4096 to 65536", p.md_page_size));
     }
+    // What SPDK finds out when it lays out the store, it tells as it does what fails later.
     const uint64_t clusters = base->num_blocks() / (cluster / base->block_size());
+    if (clusters == 0) {
+        return late<volumes::store_creation>(
+            fail(errc::invalid, fmt::format("bdev {} has {} bytes, less than a cluster of {}", p.bdev_name,
+                                            base->num_blocks() * base->block_size(), cluster)));
+    }
     const uint64_t ratio = p.ratio != 0 ? p.ratio : create_params{}.ratio;
     uint64_t pages = 0;
     if (!checked_multiply(clusters, ratio, pages) || pages / 100 > UINT32_MAX) {
         return fail(errc::invalid, "num_md_pages_per_cluster_ratio makes too many metadata pages");
     }
-    if (pages / 100 == 0 && clusters != 0) {
-        return fail(
+    if (pages / 100 == 0) {
+        return late<volumes::store_creation>(fail(
             errc::invalid,
-            fmt::format("num_md_pages_per_cluster_ratio {} leaves no metadata page for {} clusters", ratio, clusters));
+            fmt::format("num_md_pages_per_cluster_ratio {} leaves no metadata page for {} clusters", ratio, clusters)));
     }
     volumes::store_creation how{.bdev_name = p.bdev_name, .name = p.lvs_name, .options = {}, .clear = p.clear};
     how.options.cluster_size = cluster;

@@ -85,6 +85,27 @@ STORE_TEST(making_one_can_be_refused) {
     });
 }
 
+// SPDK's codes and texts: no cluster, or no metadata page, is an invalid argument; metadata without room is no memory.
+STORE_TEST(a_device_may_be_too_small_for_a_store) {
+    m.live([](life& s) -> task<> {
+        co_await s.plug(life::disk_properties("small", mib));
+        auto refused = [](life& l, std::string more) {
+            return l.refusal("bdev_lvol_create_lvstore", R"({"bdev_name": "small", "lvs_name": "lvs")" + more + "}");
+        };
+        std::string got = co_await refused(s, "");
+        EXPECT_EQ(got, "-32602 Invalid argument: bdev small has 1048576 bytes, less than a cluster of 4194304");
+        got = co_await refused(s, R"(, "cluster_sz": 65536, "num_md_pages_per_cluster_ratio": 5)");
+        EXPECT_TRUE(got.starts_with("-32602 Invalid argument: ")) << got;
+        for (std::string more :
+             {R"(, "cluster_sz": 4096)", R"(, "cluster_sz": 65536, "num_md_pages_per_cluster_ratio": 4294967295)"}) {
+            got = co_await refused(s, more);
+            EXPECT_TRUE(got.starts_with("-32602 Cannot allocate memory: ")) << got;
+        }
+        EXPECT_TRUE(s.open("small").has_value());
+        EXPECT_EQ(co_await refused(s, R"(, "cluster_sz": 1048576)"), "done");
+    });
+}
+
 // What somebody writes already is not ours to take.
 STORE_TEST(a_bdev_in_use_is_no_base) {
     m.live([](life& s) -> task<> {

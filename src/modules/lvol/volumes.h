@@ -223,7 +223,7 @@ class volumes final : private blob::external_devices {
         enum class clearing : uint8_t { unmap, write_zeroes, none } clear = clearing::unmap;
     };
     // Gives the store's uuid. What was on the bdev is gone. errc::exists (name), no_device, not_permitted (claimed),
-    // invalid, no_space.
+    // invalid, no_space, no_memory.
     task<uuid> create_store(store_creation how);
     // Its volumes, too.
     task<> destroy_store(volume_store& s);
