@@ -59,10 +59,7 @@ STORE_TEST(making_one_can_be_refused) {
         }
         EXPECT_TRUE((co_await refused(s, R"("bdev_name": "disk", "lvs_name": "lvs", "cluster_sz": 512)"))
                         .starts_with("-32602 Invalid argument"));
-        EXPECT_TRUE((co_await refused(s, R"("bdev_name": "disk", "lvs_name": "lvs", "cluster_sz": 67108864)"))
-                        .starts_with("-32602 "));
-        EXPECT_TRUE((co_await refused(s, R"("bdev_name": "disk", "lvs_name": "lvs", )"
-                                         R"("num_md_pages_per_cluster_ratio": 4294967295)"))
+        EXPECT_TRUE((co_await refused(s, R"("bdev_name": "disk", "lvs_name": "lvs", "clear_method": "UNMAP")"))
                         .starts_with("-32602 "));
         EXPECT_TRUE((co_await refused(s, R"("bdev_name": "disk", "lvs_name": "lvs", "clear_method": "so so")"))
                         .starts_with("-32602 "));
