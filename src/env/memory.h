@@ -29,6 +29,9 @@ class buffer {
     std::byte* data() const noexcept { return _data; }
     std::size_t size() const noexcept { return _size; }
     std::span<std::byte> bytes() const noexcept { return {_data, _size}; }
+    // All of the range is about to be written: pages that are not there yet come at once, and not by a trap each. A
+    // hint.
+    void populate(std::size_t from, std::size_t length) const noexcept;
     explicit operator bool() const noexcept { return _data != nullptr; }
 
   private:
@@ -47,7 +50,12 @@ class memory {
   private:
     friend class buffer;
     virtual void free(std::byte* data, std::size_t size) noexcept = 0;
+    virtual void populate(std::span<std::byte>) noexcept {}
 };
+
+inline void buffer::populate(std::size_t from, std::size_t length) const noexcept {
+    _from->populate(bytes().subspan(from, length));
+}
 
 inline buffer::~buffer() {
     if (_data != nullptr) _from->free(_data, _size);

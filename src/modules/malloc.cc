@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "bdev/batch.h"
 #include "bdev/block_params.h"
@@ -31,6 +33,7 @@ struct create_params : block_params {
 
 // The medium: blocks, and their metadata when that is kept apart.
 struct medium {
+    const env::buffer& memory;
     std::byte* blocks = nullptr;
     std::byte* metadata = nullptr;
     uint32_t block_size = 0, metadata_size = 0;
@@ -40,12 +43,17 @@ struct medium {
 
 class malloc_channel final : public batching_channel {
   public:
-    explicit malloc_channel(const medium& m) noexcept : _medium(m) {}
+    explicit malloc_channel(const medium& m) noexcept : _medium(m) {
+        _clearing.of = this;
+        _clearing.run = [](work& w) noexcept { static_cast<clearing&>(w).of->clear_a_piece(); };
+    }
 
   private:
     // The first lines of each request are fetched while the others of the batch are submitted; the processor goes on
     // with the rest by itself.
     static constexpr std::size_t prefetched = 512;
+    // What is to be zeroes is cleared in pieces, one in a turn of the thread, so that others have theirs.
+    static constexpr std::size_t cleared_at_once = 1 << 20;
 
     void do_submit(io& r) noexcept override {
         const std::byte* from = _medium.at(r.lba);
@@ -56,12 +64,12 @@ class malloc_channel final : public batching_channel {
     void run_batch(work* first) noexcept override {
         for (io* r = static_cast<io*>(first); r != nullptr;) {
             io* next = after(*r);
-            complete(*r, carry_out(*r));
+            carry_out(*r);
             r = next;
         }
     }
 
-    status carry_out(io& r) noexcept {
+    void carry_out(io& r) noexcept {
         std::byte* at = _medium.at(r.lba);
         std::size_t bytes = std::size_t{r.blocks} * _medium.block_size;
         static_assert(op::read < op::write && static_cast<int>(op::write) == 1);
@@ -69,12 +77,19 @@ class malloc_channel final : public batching_channel {
             [[likely]] {
             void* theirs = r.iov->iov_base;
             std::memcpy(r.operation == op::read ? theirs : at, r.operation == op::read ? at : theirs, bytes);
-            return status::ok;
+            return complete(r, status::ok);
         }
-        return carry_out_rest(r, at, bytes);
+        carry_out_rest(r, at, bytes);
     }
 
-    [[gnu::noinline]] status carry_out_rest(io& r, std::byte* at, std::size_t bytes) noexcept {
+    [[gnu::noinline]] void carry_out_rest(io& r, std::byte* at, std::size_t bytes) noexcept {
+        const bool zeroes = r.operation == op::unmap || r.operation == op::write_zeroes;
+        if (!zeroes || bytes <= cleared_at_once) return complete(r, carry_out_now(r, at, bytes));
+        _large.push(r);
+        clear_soon();
+    }
+
+    status carry_out_now(io& r, std::byte* at, std::size_t bytes) noexcept {
         switch (r.operation) {
             case op::read:
             case op::write:
@@ -94,6 +109,46 @@ class malloc_channel final : public batching_channel {
             default:
                 return status::unsupported;
         }
+    }
+
+    void clear_soon() noexcept {
+        if (_large.empty() || std::exchange(_clears_soon, true)) return;
+        on_thread().defer(_clearing);
+    }
+    void clear_a_piece() noexcept {
+        _clears_soon = false;
+        if (_large.empty()) return;
+        io& r = static_cast<io&>(*_large.front());
+        const std::size_t bytes = std::size_t{r.blocks} * _medium.block_size;
+        const std::size_t here = std::min(bytes - _cleared, cleared_at_once);
+        std::byte* at = _medium.at(r.lba) + _cleared;
+        _medium.memory.populate(static_cast<std::size_t>(at - _medium.blocks), here);
+        std::memset(at, 0, here);
+        _cleared += here;
+        if (_cleared == bytes) {
+            if (std::byte* m = metadata_at(r.lba)) std::memset(m, 0, metadata_bytes(r));
+            _cleared = 0;
+            _large.pop();
+        }
+        clear_soon();
+        if (_cleared == 0) complete(r, status::ok);
+    }
+
+    bool do_abort(io& r) noexcept override {
+        if (batching_channel::do_abort(r)) return true;
+        bool found = false;
+        if (_large.front() == &r) _cleared = 0;
+        for (work* w = _large.take_all(); w != nullptr;) {
+            work* next = w->next;
+            if (w == &r) {
+                found = true;
+            } else {
+                _large.push(*w);
+            }
+            w = next;
+        }
+        if (found) complete_later(r, status::aborted);
+        return found;
     }
 
     status transfer(const io& r, std::byte* at, std::size_t left) noexcept {
@@ -126,7 +181,15 @@ class malloc_channel final : public batching_channel {
     }
     std::size_t metadata_bytes(const io& r) const noexcept { return std::size_t{r.blocks} * _medium.metadata_size; }
 
+    struct clearing : work {
+        malloc_channel* of = nullptr;
+    };
+
     const medium _medium;
+    queue<work> _large;
+    std::size_t _cleared = 0;  // of the first of them
+    clearing _clearing;
+    bool _clears_soon = false;
 };
 
 properties properties_of(const create_params& p) {
@@ -150,7 +213,7 @@ class malloc_device final : public device {
     std::string_view module_name() const noexcept override { return "malloc"; }
     std::unique_ptr<channel> open_channel() override {
         return std::make_unique<malloc_channel>(
-            medium{_blocks.data(), _metadata.data(), block_size(), props().metadata_size});
+            medium{_blocks, _blocks.data(), _metadata.data(), block_size(), props().metadata_size});
     }
     std::optional<rpc::call> recreate() const override {
         create_params now = _made_with;

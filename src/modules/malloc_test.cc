@@ -70,6 +70,39 @@ MALLOC_TEST(scatters_and_keeps_metadata) {
     EXPECT_EQ(r.status, status::compare_failed);
 }
 
+// What takes long is done piece by piece: others have their turns meanwhile, and it can be recalled.
+MALLOC_TEST(clears_much_piece_by_piece) {
+    constexpr uint32_t mib = (1 << 20) / 512, large = 9 * mib + 3;
+    co_await s.call("bdev_malloc_create", R"({"name": "m", "num_blocks": 40960, "block_size": 512, "md_size": 8})");
+    descriptor opened = co_await s.open("m");
+    channel_ref c = opened.channel();
+    auto block = pattern(512, 1);
+    std::vector<std::byte> in(512);
+    for (uint64_t lba : {uint64_t{0}, uint64_t{1}, uint64_t{large}, uint64_t{large} + 1})
+        co_await write(*c, lba, block);
+    for (op what : {op::unmap, op::write_zeroes}) {
+        pending first(what, 1, large), second(what, 20 * mib - 5 * mib, 4 * mib), last(what, 1, large);
+        for (pending* r : {&first, &second, &last}) r->go(*c);
+        for (int i = 0; i < 5; ++i) co_await read(*c, 0, in);
+        EXPECT_EQ(in, block);
+        EXPECT_FALSE(first.over.is_set());
+        EXPECT_TRUE(c->abort(second));
+        for (pending* r : {&first, &second, &last}) co_await r->over.wait();
+        EXPECT_EQ(first.status, status::ok);
+        EXPECT_EQ(second.status, status::aborted);
+        EXPECT_EQ(last.status, status::ok);
+        for (uint64_t lba : {uint64_t{1}, uint64_t{large}}) {
+            co_await read(*c, lba, in);
+            EXPECT_EQ(in, std::vector<std::byte>(512)) << lba;
+        }
+        for (uint64_t lba : {uint64_t{0}, uint64_t{large} + 1}) {
+            co_await read(*c, lba, in);
+            EXPECT_EQ(in, block) << lba;
+        }
+        co_await write(*c, large, block);
+    }
+}
+
 MALLOC_TEST(refuses) {
     for (const char* params : {R"({"num_blocks": 0, "block_size": 512})", R"({"num_blocks": 8, "block_size": 511})",
                                R"({"num_blocks": 8, "block_size": 512, "physical_block_size": 1000})",

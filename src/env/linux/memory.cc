@@ -70,4 +70,11 @@ void system_memory::free(std::byte* data, std::size_t size) noexcept {
     }
 }
 
+void system_memory::populate(std::span<std::byte> range) noexcept {
+    const uintptr_t from = round_up(reinterpret_cast<uintptr_t>(range.data()), page);
+    const uintptr_t to = (reinterpret_cast<uintptr_t>(range.data()) + range.size()) / page * page;
+    if (from < to)
+        ::madvise(range.data() + (from - reinterpret_cast<uintptr_t>(range.data())), to - from, MADV_POPULATE_WRITE);
+}
+
 }  // namespace varve::env::os_linux

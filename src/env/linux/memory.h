@@ -17,6 +17,7 @@ class system_memory final : public env::memory {
 
   private:
     void free(std::byte* data, std::size_t size) noexcept override;
+    void populate(std::span<std::byte> range) noexcept override;
 
     const bool _hugepages;
     std::atomic<std::size_t> _allocated = 0;
