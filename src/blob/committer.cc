@@ -129,8 +129,9 @@ task<> committer::to_area(const std::vector<waiting*>& round) {
     std::memcpy(_memory.data(), first.data(), first.size());
     ++_sequence;
     const std::span<const std::byte> all{_memory.data(), (_targets.size() + 1) * stride};
+    const uint64_t since = _disk.flushes_failed();
     result<> sent = co_await as_result(_disk.write(_layout.offset_of_md_page(header.own_page), all));
-    if (sent) sent = co_await as_result(_disk.flush());  // COMMIT POINT
+    if (sent) sent = co_await as_result(_disk.flush_since(since));  // COMMIT POINT
     if (!sent) _must_strike = true;
     co_await std::move(sent);
 }
@@ -145,8 +146,9 @@ task<> committer::without_area() {
         all.start(read_former(_targets[i], {_former.data() + i * stride, stride}, next));
     }
     co_await all.done();
+    const uint64_t since = _disk.flushes_failed();
     result<> sent = co_await as_result(in_place());
-    if (sent) sent = co_await as_result(_disk.flush());  // COMMIT POINT
+    if (sent) sent = co_await as_result(_disk.flush_since(since));  // COMMIT POINT
     if (!sent) _must_strike = true;
     co_await std::move(sent);
 }
@@ -162,12 +164,13 @@ task<> committer::read_former(uint32_t page, std::span<std::byte> to, std::span<
 task<> committer::strike_out() {
     if (_area.exists()) co_return co_await clear_area();
     ++_placements;
+    const uint64_t since = _disk.flushes_failed();
     crew all;
     for (std::size_t i = 0; i < _targets.size(); ++i) {
         all.start(write_page(_targets[i], _former.data() + i * _layout.md_page_size));
     }
     co_await all.done();
-    co_await _disk.flush();
+    co_await _disk.flush_since(since);
 }
 
 task<> committer::in_place() {
@@ -205,15 +208,15 @@ task<> committer::clear_area() {
     if (!_area.exists()) co_return;
     if (!_memory) _memory = co_await _disk.memory((_images_max + 1) * _layout.md_page_size);
     std::memset(_memory.data(), 0, _layout.md_page_size);
+    const uint64_t since = _disk.flushes_failed();
     co_await write_page(_area.header_page(0), _memory.data());
-    co_await _disk.flush();
+    co_await _disk.flush_since(since);
 }
 
 task<> committer::ready() {
     notice_failed_flush();
-    // While a round is on its way it heals what it finds itself.
-    if (!_running && (_must_write || _must_strike)) co_await heal();
-    if (_must_strike && !_running) co_await fail(errc::io, "the metadata of the store cannot be written");
+    // A round on its way writes in place itself. What was not struck out names what others might get.
+    if (_must_strike || (_must_write && !_running)) co_await heal();
 }
 
 task<> committer::stop() {

@@ -28,7 +28,6 @@
 #include "blob/format/double_write.h"
 #include "blob/format/super.h"
 #include "thread/sync.h"
-#include "util/list.h"
 
 namespace varve::blob {
 

@@ -95,5 +95,29 @@ TEST(store_commit, does_not_name_pages_that_a_failed_flush_may_have_lost) {
               "a b ");
 }
 
+// The images are written while a host flushes, and are gone when that fails; the flush that was to keep them succeeds.
+TEST(store_commit, is_none_when_a_hosts_flush_loses_the_images) {
+    bool renamed = true;
+    const std::string names = names_after([&](env::sim::disk& d, life& l, store& s) -> task<> {
+        const auto area = s.super().extension->double_write;
+        using effect = env::sim::disk_fault::effect;
+        d.inject({.what = effect::slow,
+                  .kind = env::file_op_kind::write,
+                  .first = s.geometry().offset_of_md_page(area.first),
+                  .end = s.geometry().offset_of_md_page(area.first + area.page_count()),
+                  .delay = 1 * seconds});
+        crew both;
+        auto keep = [](task<> t, bool& done) -> task<> { done = (co_await as_result(std::move(t))).has_value(); };
+        both.start(keep(rename(s, s.blobs()[0], "A"), renamed));
+        co_await sleep(100 * milliseconds);
+        fail_a_flush(d, 2 * seconds);
+        bool flushed = true;
+        both.start(keep(write_pattern(l, s, s.blobs()[1], 0, 8, 'x'), flushed));
+        co_await both.done();
+        EXPECT_FALSE(flushed);
+    });
+    EXPECT_EQ(names, renamed ? "A b " : "a b ");
+}
+
 }  // namespace
 }  // namespace varve::blob

@@ -45,6 +45,11 @@ task<> disk::flush() {
     if (mine->failed) co_await fail(error(*mine->failed));
 }
 
+task<> disk::flush_since(uint64_t failed) {
+    co_await flush();
+    if (failed != _flushes_failed) co_await fail(errc::io, "a flush has failed, and what was written may be lost");
+}
+
 task<> disk::zero(uint64_t offset, uint64_t length) {
     return unmap_zeroes() ? unmap(offset, length) : write_zeroes(offset, length);
 }

@@ -70,6 +70,9 @@ class disk {
     // time, and flushes_failed() is true before anybody can rely on a later one; who comes while one is under way
     // shares the next.
     task<> flush();
+    // The same, and errc::io also when more have failed by then than `failed`: for whoever counted them before he
+    // wrote.
+    task<> flush_since(uint64_t failed);
     uint64_t flushes_failed() const noexcept { return _flushes_failed; }
     // `what` is done as soon as one has, before anybody who waits for it goes on.
     void on_failed_flush(std::function<void()> what) { _on_failed_flush = std::move(what); }

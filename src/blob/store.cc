@@ -101,8 +101,9 @@ void store::adopt_copy_page() {
 task<> store::put_page(uint64_t offset, const format::page_bytes& bytes) {
     env::buffer memory = co_await _disk.memory(_super.layout.md_page_size);
     std::memcpy(memory.data(), bytes.data(), bytes.size());
+    const uint64_t since = _disk.flushes_failed();
     co_await _disk.write(offset, memory.bytes());
-    co_await _disk.flush();
+    co_await _disk.flush_since(since);
 }
 
 // A write that tears leaves a super block only if the first sector is sealed before and after it. Where it is not (SPDK
@@ -111,12 +112,14 @@ task<> store::put_page(uint64_t offset, const format::page_bytes& bytes) {
 task<> store::put_super(const format::page_bytes& bytes) {
     const uint32_t block = _disk.block_size();
     const bool seals = format::first_sector_sealed(bytes);
-    if (block < bytes.size() && !(seals && format::first_sector_sealed(_super.raw))) {
+    const bool sealed = format::first_sector_sealed(_super.raw) && !_super.flipped;
+    if (block < bytes.size() && !(seals && sealed)) {
         env::buffer memory = co_await _disk.memory(bytes.size());
         std::memcpy(memory.data(), bytes.data(), bytes.size());
         const auto all = memory.bytes().first(bytes.size());
+        const uint64_t since = _disk.flushes_failed();
         co_await _disk.write(seals ? 0 : block, seals ? all.first(block) : all.subspan(block));
-        co_await _disk.flush();
+        co_await _disk.flush_since(since);
     }
     co_await put_page(0, bytes);
 }
@@ -144,6 +147,7 @@ task<> store::write_super(format::super_block next) {
         _super_unsure = !co_await as_result(put_super(_super.raw));
         co_await std::move(outcome);
     }
+    next.flipped = false;
     _super = std::move(next);
 }
 
@@ -196,8 +200,9 @@ task<> store::begin_change() {
     // says that the area can be trusted.
     if (_super.clean || _area_is_new) co_await _commits->clear_area();
     if (_area_is_new) {
+        const uint64_t since = _disk.flushes_failed();
         co_await write_masks();
-        co_await _disk.flush();
+        co_await _disk.flush_since(since);
     }
     format::super_block next = _super;
     next.clean = false;
@@ -233,8 +238,9 @@ task<> store::unload() {
     co_await _commits->finish();
     for (auto& [id, b] : _blobs) free_given_up(*b);
     const bool cleared = co_await trim_stale();
+    const uint64_t since = _disk.flushes_failed();
     co_await write_masks();
-    co_await _disk.flush();
+    co_await _disk.flush_since(since);
     // The masks say what is known, but the next load looks again.
     if (_unreadable.any() || !cleared) co_return;
     format::super_block next = _super;
