@@ -22,6 +22,7 @@ struct errand;
 struct mapping {
     uint64_t index = 0;
     uint32_t cluster = no_cluster;
+    uint64_t since = 0;  // it was filled when so many flushes had failed
     event over;
     std::optional<error> failed;
 };

@@ -78,7 +78,7 @@ struct layout {
     external_parent* external = nullptr;
 
   private:
-    static constexpr uint64_t entries_at_once = 512;
+    static constexpr uint64_t entries_at_once = 4096;
     bitmap _in_use;  // of so many entries each: perhaps one has a cluster
 };
 static_assert(sizeof(std::atomic<uint32_t>) == 4, "four bytes a cluster");

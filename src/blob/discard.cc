@@ -229,6 +229,7 @@ task<> store::all_that_is_free_is_zeroes(uint64_t flushes_failed_before) {
 
 task<> store::trim() {
     while (!_stopping) {
+        if (!co_await as_result(_commits->ready())) break;  // what was not struck out may name them
         cluster_range r = _space.take_unclean(trimmed_at_once());
         if (r.count == 0 || !co_await trim_range(r)) break;
     }

@@ -5,7 +5,8 @@
 //
 // Where the device has no volatile cache, the mapping is committed before the write goes on; all that wait at the same
 // time share a commit. Where it has one, the write may be lost until the next flush anyway: the mapping is made in
-// memory, and the flush commits it, behind a flush of the device for what is in the clusters.
+// memory, and the flush commits it, behind a flush of the device for what is in the clusters. When the metadata has no
+// pages to promise for that, it is committed before, too.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -91,6 +92,8 @@ task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
     taken mine(_space);
     bool clean = false;
     uint32_t cluster = co_await take_cluster(mine, clean);
+    co_await _commits->ready();  // it may have waited, and what was to give the cluster to somebody else has failed
+    uint64_t since = 0;
     {
         struct counted {
             store& s;
@@ -102,7 +105,6 @@ task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
                 s._fill_over.pulse();
             }
         } here(*this, b.id);
-        uint64_t since = 0;
         do {  // again when a flush fails meanwhile, which may lose what is there by then
             since = _disk.flushes_failed();
             co_await fill(cluster, index, blank ? source() : find_source(b.current.get(), index), clean);
@@ -118,7 +120,7 @@ task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
         ++b.allocated;
         save_soon();
     } else {
-        co_await map(b, index, cluster);
+        co_await map(b, index, cluster, since);
     }
     mine.keep();
 }
@@ -151,8 +153,8 @@ task<> store::fill(uint32_t cluster, uint64_t index, source from, bool clean) {
 
 // --- mapping, in groups
 
-task<> store::map(blob_state& b, uint64_t index, uint32_t cluster) {
-    mapping mine{.index = index, .cluster = cluster};
+task<> store::map(blob_state& b, uint64_t index, uint32_t cluster, uint64_t since) {
+    mapping mine{.index = index, .cluster = cluster, .since = since};
     b.to_map.push_back(&mine);
     if (!b.mapping_runs) {
         b.mapping_runs = true;
@@ -168,6 +170,12 @@ task<> store::run_mapping(blob_state& b) {
         std::vector<mapping*> batch;
         std::set<uint64_t> extents;
         const std::size_t extents_max = _commits->round_max() - 1;
+        std::erase_if(b.to_map, [this](mapping* m) {
+            if (m->since == _disk.flushes_failed()) return false;
+            m->failed = error(errc::io, "a flush has failed, and what the cluster was filled with may be lost");
+            m->over.set();
+            return true;
+        });
         while (!b.to_map.empty()) {
             uint64_t extent = b.to_map.front()->index / per_page;
             if (!extents.contains(extent) && extents.size() == extents_max) break;
@@ -175,6 +183,7 @@ task<> store::run_mapping(blob_state& b) {
             batch.push_back(b.to_map.front());
             b.to_map.erase(b.to_map.begin());
         }
+        if (batch.empty()) continue;
         result<> outcome = co_await as_result(commit_mappings(b, batch, extents));
         for (mapping* m : batch) {
             if (outcome) {
@@ -306,7 +315,7 @@ task<> store::save_all() {
     result<> all;
     for (blob_id id : blobs()) {
         auto found = _blobs.find(id);
-        if (found == _blobs.end() || found->second->unsaved_extents.empty()) continue;
+        if (found == _blobs.end() || found->second->set_aside() || found->second->unsaved_extents.empty()) continue;
         result<> outcome = co_await as_result(save(*found->second));
         if (!outcome && all) all = std::move(outcome);
     }

@@ -93,6 +93,13 @@ task<> store::drop_parent(blob_state& b, bool all) {
         if (find_shown(b, i, all)) co_await fail(errc::io, "a flush has failed, and copies are lost");
         if (i < b.current->size) co_await yield();
     }
+    // Nor may one have been lost, and been made again since it was saved.
+    for (const unsaved_mapping& m : b.unsaved_mappings) {
+        const bool needed = all || b.parent->current->at(m.index) != no_cluster || hides(*b.parent->current, m.index);
+        if (needed && b.current->at(m.index) == m.cluster) {
+            co_await fail(errc::io, "a flush has failed, and copies are lost");
+        }
+    }
     r.record.xattrs.erase(_tied);
     r.record.internal_xattrs.erase(format::xattr_parent);
     r.record.internal_xattrs.erase(format::xattr_external_parent);

@@ -99,6 +99,11 @@ void store::lay_out_runs(revision& r, const layout& l, const std::vector<mapping
 // New pages of the chain first, and everything else the root will name; then the root, which is the commit point.
 task<> store::commit(blob_state& b, revision& r) {
     co_await prepare(r);
+    // What was promised counts on the chain as it was.
+    const std::size_t was = b.record.pages.size(), is = r.record.pages.size();
+    if (!r.saves && b.promised_for != 0 && is > was && _space.free_pages() + was - 1 < _pages_promised + (is - was)) {
+        co_await fail(errc::no_space, "no metadata page is free");
+    }
     co_await _commits->commit(std::move(r.also), r.since);  // COMMIT POINT
     adopt(b, r);
 }
@@ -167,6 +172,7 @@ task<> store::change_xattrs(blob_ref& ref, std::vector<format::xattr> set, std::
 task<> store::set_read_only(blob_ref& ref) {
     blob_state& b = ref.state();
     auto held = co_await b.md.lock();
+    if (!b.record.may_be_changed()) co_await fail(errc::not_permitted, "it has features unknown here");
     co_await begin_change();
     revision r = revise(b);
     r.record.flags.data_read_only |= format::data_ro_flag::read_only;

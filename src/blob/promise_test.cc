@@ -167,5 +167,87 @@ TEST(store_pages, that_cannot_be_written_keep_no_other_blob_from_being_saved) {
     EXPECT_EQ(fsck(m.disk(), true), "");
 }
 
+// What takes pages for itself takes none that the chain of a blob with unsaved mappings will need, also when it is the
+// chain that gets longer.
+TEST(store_pages, are_there_when_the_chain_gets_longer) {
+    for (unsigned spare = 0; spare < 12; ++spare) {
+        SCOPED_TRACE(spare);
+        sim_machine m(1, 2 << 20, {.volatile_cache = true});
+        auto outcome = m.live([&](life& l) -> task<> {
+            auto s = co_await store::init(l.devices, l.base(), tight);
+            const blob_id id = co_await s->create({.clusters = 2 * per_page, .thin = true});
+            co_await scatter(l, *s, id, 1, 'w');
+            std::vector<blob_id> others;
+            for (auto made = co_await as_result(s->create({.clusters = 0})); made;
+                 made = co_await as_result(s->create({.clusters = 0})))
+                others.push_back(*made);
+            EXPECT_GT(others.size(), spare);
+            for (unsigned i = 0; i < spare; ++i) co_await s->remove(others[i]);
+            EXPECT_FALSE(s->find(id)->unsaved_extents.empty());
+            blob_ref b = co_await s->open(id);
+            co_await as_result(s->change_xattrs(
+                b, {{"x", std::string(3900, 'x')}, {"y", std::string(3900, 'y')}, {"z", std::string(3900, 'z')}}, {}));
+            EXPECT_TRUE(co_await as_result(s->flush(b)));
+            b.close();
+            co_await l.stop_serving(id);
+            co_await s->settle();
+            expect_sound(*s);
+            co_await s->unload();
+        });
+        EXPECT_TRUE(outcome) << outcome.error().message();
+    }
+}
+
+// A flush fails while a cleared cluster waits to be mapped, and the disk forgets the zeroes.
+TEST(store_pages, that_are_not_promised_do_not_map_what_a_failed_flush_has_lost) {
+    sim_machine m(1, 2 << 20, {.volatile_cache = true, .failed_flush_forgets = true});
+    unsigned acknowledged = 0;
+    auto outcome = m.live([&](life& l) -> task<> {
+        auto s = co_await store::init(l.devices, l.base(), tight);
+        const format::geometry& g = s->geometry();
+        const std::vector<std::byte> junk(cluster, std::byte{'j'});
+        for (uint32_t c = g.first_data_cluster; c < g.cluster_count; ++c) {
+            m.disk().poke(g.offset_of_cluster(c), junk);
+        }
+        const blob_id id = co_await s->create({.clusters = 8 * per_page, .thin = true});
+        std::vector<blob_id> others;
+        for (auto made = co_await as_result(s->create({.clusters = 0})); made;
+             made = co_await as_result(s->create({.clusters = 0})))
+            others.push_back(*made);
+        for (unsigned i = 0; i < 2; ++i) co_await s->remove(others[i]);
+        co_await s->settle();
+        auto d = co_await l.serve(*s, id);
+        {
+            auto io = d.channel();
+            data_bytes data(512, std::byte{'w'});
+            bdev::pending first(bdev::op::write, 0, 1), second(bdev::op::write, 3 * per_page * blocks, 1);
+            m.disk().inject(
+                {.what = env::sim::disk_fault::effect::slow, .kind = env::file_op_kind::flush, .delay = 1 * seconds});
+            m.disk().inject({.kind = env::file_op_kind::flush});
+            first.data(data).go(*io);
+            co_await sleep(100 * milliseconds);
+            second.data(data).go(*io);
+            co_await first.over.wait();
+            co_await second.over.wait();
+            EXPECT_NE(first.status, bdev::status::ok);
+            for (uint64_t lba : {uint64_t{0}, 3 * per_page * blocks}) {
+                const bool there = (lba == 0 ? first : second).status == bdev::status::ok;
+                acknowledged += there;
+                data_bytes back(cluster);
+                co_await bdev::read(*io, lba, back);
+                EXPECT_EQ(back[0], there ? std::byte{'w'} : std::byte{}) << lba;
+                for (std::size_t i = 512; i < back.size(); ++i) EXPECT_EQ(back[i], std::byte{}) << lba << " " << i;
+                if (testing::Test::HasFailure()) break;
+            }
+        }
+        d.close();
+        co_await l.stop_serving(id);
+        co_await s->settle();
+        expect_sound(*s);
+        co_await s->unload();
+    });
+    EXPECT_TRUE(outcome) << outcome.error().message();
+}
+
 }  // namespace
 }  // namespace varve::blob

@@ -60,6 +60,7 @@ task<blob_id> store::snapshot(blob_ref& ref, std::vector<format::xattr> xattrs) 
     co_await commit_both(*made, draft, origin, clone);  // COMMIT POINT
 
     made->made_here = true;
+    made->failures_told = _disk.flushes_failed();
     made->allocated = std::exchange(origin.allocated, 0);
     made->slot.store(origin.current.get(), std::memory_order_release);  // first what `empty` points to
     made->current = origin.replace_layout(std::move(empty));
@@ -113,6 +114,7 @@ task<> store::settle_parent(blob_state& b) {
         co_return;
     }
     co_await begin_change();
+    if (!b.unsaved_extents.empty()) co_await save(b);  // what it no longer has, the mark says the snapshot has
     co_await unhide(b.parent->id);
 }
 

@@ -60,10 +60,9 @@ void space::free_cluster(uint32_t c, cluster_state as) noexcept {
 }
 
 void space::grow(uint32_t clusters) {
-    _used.resize(clusters);
-    _clean.resize(clusters);
-    _left.resize(clusters);
-    _stale.resize(clusters);
+    const uint64_t before = _used.size();
+    for (bitmap* b : {&_used, &_clean, &_left, &_stale}) b->resize(clusters);
+    for (uint64_t c = before; c < clusters; ++c) _stale.set(c);
 }
 
 void space::all_are_stale() noexcept {
@@ -125,6 +124,7 @@ void space::give_back(cluster_range r, bool clean) noexcept {
     _in_hand -= r.count;
     _next_free = std::min(_next_free, r.first);
     if (clean) _next_clean = std::min(_next_clean, r.first);
+    if (!clean) _next_unclean = std::min(_next_unclean, r.first);
 }
 
 uint32_t space::take_page(uint32_t from) noexcept {
