@@ -24,13 +24,12 @@ constexpr uint64_t extent_pages_for(uint64_t clusters) { return (clusters + per_
 }  // namespace
 
 // Large requests where the device unmaps, smaller ones where it writes; a few at once, so that others have their share.
-task<> store::clear(std::vector<uint32_t> clusters, clearing how, jobs::job* progress) {
-    std::ranges::sort(clusters);
+task<> store::clear(clusters_to_clear next, uint64_t count, clearing how, jobs::job* progress) {
     if (how == clearing::zero) how = _disk.unmap_zeroes() ? clearing::unmap : clearing::write_zeroes;
     const uint64_t size = _super.layout.cluster_size;
     const uint64_t at_most =
         std::max<uint64_t>(1, (how == clearing::unmap ? disk::zero_bytes_max : write_bytes) / size);
-    if (progress != nullptr) progress->expect(clusters.size());
+    if (progress != nullptr) progress->expect(count);
     semaphore slots(clears_at_once);
     crew all;
     result<> outcome;
@@ -39,27 +38,52 @@ task<> store::clear(std::vector<uint32_t> clusters, clearing how, jobs::job* pro
         co_await (in == clearing::unmap ? on.unmap(at, bytes) : on.write_zeroes(at, bytes));
         if (told != nullptr) told->did(steps);
     };
-    for (std::size_t i = 0; i < clusters.size() && outcome && !all.failed();) {
-        std::size_t end = i + 1;
-        while (end < clusters.size() && end - i < at_most && clusters[end] == clusters[end - 1] + 1) ++end;
+    while (outcome && !all.failed()) {
+        const cluster_range r = next(static_cast<uint32_t>(at_most));
+        if (r.count == 0 && r.first == 0) break;
+        if (r.count == 0) {
+            co_await yield();
+            continue;
+        }
         auto slot = co_await slots.acquire();
-        const uint64_t bytes = (end - i) * size;
-        if (progress != nullptr) outcome = co_await as_result(progress->turn(bytes));
-        if (outcome) all.start(one(_disk, how, clusters[i] * size, bytes, progress, end - i, std::move(slot)));
-        i = end;
+        if (progress != nullptr) outcome = co_await as_result(progress->turn(r.count * size));
+        if (outcome) all.start(one(_disk, how, r.first * size, r.count * size, progress, r.count, std::move(slot)));
     }
     result<> done = co_await as_result(all.done());
     co_await std::move(outcome);
     co_await std::move(done);
 }
 
-task<> store::unmap_all(jobs::job& progress) {
-    std::vector<uint32_t> all;
-    for (uint32_t c = _super.layout.first_data_cluster; c < _space.cluster_count(); ++c) {
-        if (_space.cluster_used(c) || !_space.cluster_clean(c)) all.push_back(c);
-    }
-    return clear(std::move(all), clearing::unmap, &progress);
+task<> store::clear(std::vector<uint32_t> clusters, clearing how, jobs::job* progress) {
+    std::ranges::sort(clusters);
+    auto next = [&clusters, i = std::size_t{0}](uint32_t at_most) mutable {
+        if (i == clusters.size()) return cluster_range{};
+        cluster_range r{.first = clusters[i++], .count = 1};
+        while (i < clusters.size() && r.count < at_most && clusters[i] == clusters[i - 1] + 1) {
+            ++r.count;
+            ++i;
+        }
+        return r;
+    };
+    co_await clear(std::move(next), clusters.size(), how, progress);
 }
+
+// But what is free and clear.
+task<> store::clear_all(clearing how, jobs::job& progress) {
+    auto next = [this, c = _super.layout.first_data_cluster](uint32_t at_most) mutable {
+        if (c >= _space.cluster_count()) return cluster_range{};
+        auto wanted = [this](uint32_t at) { return _space.cluster_used(at) || !_space.cluster_clean(at); };
+        const uint32_t end = std::min<uint64_t>(_space.cluster_count(), uint64_t{c} + clusters_at_once);
+        while (c < end && !wanted(c)) ++c;
+        cluster_range r{.first = c};
+        for (; c < _space.cluster_count() && r.count < at_most && wanted(c); ++c) ++r.count;
+        return r;
+    };
+    co_await clear(std::move(next), _space.data_clusters() - _space.clean_clusters(), how, &progress);
+}
+
+task<> store::unmap_all(jobs::job& progress) { return clear_all(clearing::unmap, progress); }
+task<> store::zero_all(jobs::job& progress) { return clear_all(clearing::zero, progress); }
 
 namespace {
 
@@ -102,12 +126,12 @@ task<uint32_t> store::take_cluster(taken& mine, bool& clean) {
 }
 
 std::string store::kept_in_words() const {
-    if (_kept_clusters.empty()) return {};
+    if (_kept_clusters.count() == 0) return {};
     if (!_unreadable.of_nobody_known.empty()) {
-        return fmt::format(": {} may be those of blobs whose metadata could not be read", _kept_clusters.size());
+        return fmt::format(": {} may be those of blobs whose metadata could not be read", _kept_clusters.count());
     }
     return fmt::format(": {} may be those of blobs that are set aside, and are free when these are removed",
-                       _kept_clusters.size());
+                       _kept_clusters.count());
 }
 
 bool store::hurry_remains() noexcept {
@@ -264,11 +288,11 @@ task<> store::release(remains left, jobs::job& progress) {
             clusters.push_back(b.current->at(i));
         cleared = co_await as_result(clear(std::move(clusters), how, &progress));
         if (cleared && how == clearing::write_zeroes) becomes = cluster_state::clean;
-        if (since != _disk.flushes_failed() && becomes == cluster_state::clean) becomes = cluster_state::unclean;
     }
     std::unique_ptr<blob_state> mine = std::move(left._blob);  // `left` keeps the store until the end
     free_given_up(*mine);
     for (uint64_t i = 0; i < size; i += clusters_at_once) {
+        if (becomes == cluster_state::clean && since != _disk.flushes_failed()) becomes = cluster_state::unclean;
         const uint64_t free_before = _space.free_clusters();
         free_clusters_of(*mine, i, i + clusters_at_once, becomes);
         if (!clears) progress.did(_space.free_clusters() - free_before);
@@ -390,7 +414,10 @@ void store::free_what_nobody_claims(const blob_state& b) {
     for (uint64_t i = its.next(0); i < its.size; i = its.next(i + 1)) free_cluster(its.at(i));
     if (!anybody_damaged) {
         for (uint32_t p : std::exchange(_kept_pages, {})) free_page(p);
-        for (uint32_t c : std::exchange(_kept_clusters, {})) free_cluster(c);
+        const bitmap kept = std::exchange(_kept_clusters, bitmap());
+        for (uint64_t c = kept.next_set(0); c != bitmap::none; c = kept.next_set(c + 1)) {
+            free_cluster(static_cast<uint32_t>(c));
+        }
     }
     start_trimming();
 }

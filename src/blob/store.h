@@ -126,8 +126,10 @@ class store {
     task<> abandon();
     // After abandon(): nothing on the device says any more that there was a store.
     task<> wipe();
-    // Of a store that was abandoned, and is none any more on the device: what it had, and what was not clear.
+    // All clusters but those that are free and clear: of a store that was abandoned, and is none any more on the
+    // device, or of a new one. zero_all makes zeroes; errc::unsupported when the device cannot unmap.
     task<> unmap_all(jobs::job& progress);
+    task<> zero_all(jobs::job& progress);
 
     // Clusters of a thick blob are zeroes: of those that are not yet, `progress` counts the clearing (null: nobody
     // looks), and can cancel it.
@@ -298,12 +300,18 @@ class store {
     // A mapping there in memory only would find the pages that saving it takes: they are nobody else's from now on.
     bool promise(blob_state& b, uint64_t extent) noexcept;
     void renew_promise(blob_state& b) noexcept;
-    void set_promise(blob_state& b, uint64_t extents) noexcept;
+    void set_promise(blob_state& b,
+                     uint64_t added) noexcept;  // a save in hand counts what it has taken as promised, too
 
     enum class clearing : uint8_t { zero, unmap, write_zeroes };
     // So many clusters of zeroes.
     task<std::vector<uint32_t>> allocate(taken& mine, uint64_t count, jobs::job* progress);
     task<> clear(std::vector<uint32_t> clusters, clearing how, jobs::job* progress);
+    // Gives the next clusters in a row, at most so many. None: ask again after a turn of the thread, or, from 0 on,
+    // there are no more.
+    using clusters_to_clear = std::move_only_function<cluster_range(uint32_t at_most)>;
+    task<> clear(clusters_to_clear next, uint64_t count, clearing how, jobs::job* progress);
+    task<> clear_all(clearing how, jobs::job& progress);
     std::unique_ptr<blob_state> forget(blob_state& b) noexcept;
     task<> free_space_of(std::unique_ptr<blob_state> b);
     // Of what a blob that is still there, or shared them, had.
@@ -394,7 +402,7 @@ class store {
     task<> fills_ended(const std::vector<blob_id>& of);  // those that are under way now
     task<uint32_t> take_cluster(taken& mine, bool& clean);
     std::string kept_in_words() const;
-    task<> map(blob_state& b, uint64_t index, uint32_t cluster);
+    task<> map(blob_state& b, uint64_t index, uint32_t cluster, uint64_t since);
     task<> run_mapping(blob_state& b);
     task<> commit_mappings(blob_state& b, const std::vector<mapping*>& batch, const std::set<uint64_t>& extents);
     task<> save(blob_state& b);
@@ -459,7 +467,8 @@ class store {
     std::vector<uint32_t> _old_roots;  // pages that begin blobs which the masks call deleted; free, and nobody's
     mutex _burying;
     // Nobody's, but somebody who was set aside may know more: free when nobody is any more.
-    std::vector<uint32_t> _kept_clusters, _kept_pages;
+    bitmap _kept_clusters;
+    std::vector<uint32_t> _kept_pages;
     uint32_t _stamp = 0;
     uint64_t _round = 0;  // the last in the double-write area
     // Of the metadata, when the store was loaded: what is written of it later may be incomplete.

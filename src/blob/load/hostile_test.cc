@@ -189,5 +189,22 @@ TEST(hostile, masks_that_no_memory_holds) {
     EXPECT_EQ(refused.error().code(), errc::no_memory);
 }
 
+// A store that died is read with all that its metadata holds: not on a machine that has no room for it.
+TEST(hostile, more_metadata_than_the_machine_has_memory) {
+    hostile h;
+    for (uint32_t i = 0; i < group; ++i) h.put(i, {{h.g.first_data_cluster + i, 1}}, {}, 0, 0);
+    for (uint64_t kib : {group * 4 * 2 - 100, group * 4 * 2 + 100}) {
+        auto outcome = h.machine.live([&](life& l) -> task<> {
+            co_await l.devices.world().write_text(
+                "/proc/meminfo", fmt::format("MemTotal: 9999 kB\nMemAvailable:   {} kB\nBuffers: 1 kB\n", kib));
+            auto s = co_await as_result(store::load(l.devices, l.base(), {.trim = false}));
+            EXPECT_EQ(s.has_value(), kib > group * 4 * 2) << (s ? "" : s.error().message());
+            if (s) co_return co_await (*s)->abandon();
+            EXPECT_EQ(s.error().code(), errc::no_memory);
+        });
+        EXPECT_TRUE(outcome) << outcome.error().message();
+    }
+}
+
 }  // namespace
 }  // namespace varve::blob

@@ -115,6 +115,7 @@ void loader::settle_drafts() {
                 c.current->put(i, no_cluster);
                 --c.allocated;
                 c.unsaved_extents.insert(i / per_page);
+                c.unsaved.store(true, std::memory_order_release);
             }
         }
     }
@@ -123,15 +124,15 @@ void loader::settle_drafts() {
 
 // It is a snapshot like any other.
 void loader::unmark(blob_state& b, std::string_view mark) {
+    _to_rewrite.try_emplace(&b, b.record.internal_xattrs);
     b.record.internal_xattrs.erase(mark);
     b.record.flags.data_read_only |= format::data_ro_flag::read_only;
-    _to_rewrite.push_back(&b);
 }
 
 // Nobody reads from them.
 void loader::drop(const std::set<blob_id>& dropped) {
     if (dropped.empty()) return;
-    std::erase_if(_to_rewrite, [&](const blob_state* b) { return dropped.contains(b->id); });
+    std::erase_if(_to_rewrite, [&](const auto& entry) { return dropped.contains(entry.first->id); });
     for (blob_id id : dropped) {
         const auto found = _s._blobs.find(id);
         const blob_state& b = *found->second;

@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 
 #include "blob/check/search.h"
@@ -67,7 +68,22 @@ task<std::unique_ptr<store>> store::load(bdev::registry& devices, bdev::descript
     co_return made;
 }
 
+// Of the memory that the machine can spare a load takes half. Who cannot tell has enough.
+uint64_t loader::pages_to_spare(env::system& world) {
+    auto known = world.read_text("/proc/meminfo");
+    const std::string text = known ? std::move(*known) : std::string();
+    constexpr std::string_view name = "MemAvailable:";
+    std::size_t at = text.find(name);
+    if (at == std::string::npos) return UINT64_MAX;
+    at = text.find_first_not_of(' ', at + name.size());
+    uint64_t kib = 0;
+    if (at == std::string::npos) return UINT64_MAX;
+    auto end = std::from_chars(text.data() + at, text.data() + text.size(), kib);
+    return end.ec == std::errc() ? kib * 1024 / 2 / sizeof(format::page_bytes) : UINT64_MAX;
+}
+
 task<> loader::run() {
+    _pages_held_max = pages_to_spare(_s._devices.world());
     co_await read_masks();
     co_await doubt_masks();
     co_await repeat_round();
@@ -86,7 +102,7 @@ task<> loader::run() {
     _cluster_owner = sparse<blob_state*>(_g.cluster_count);
     for (auto& [id, b] : _s._blobs) co_await claim(*b);
     std::erase_if(_dropped_pages, [this](uint32_t p) { return !_s._space.claim_page(p); });
-    if (set_aside_clones_of_the_damaged() || _owners_unknown) keep_what_the_damaged_may_have();
+    if (set_aside_clones_of_the_damaged() || _owners_unknown) co_await keep_what_the_damaged_may_have();
     const bool has_copy = claim_copy();
     claim_area();
     const auto& extension = *_s._super.extension;
@@ -136,6 +152,7 @@ task<> loader::doubt_masks() {
     if (!_masks_lied) co_return;
     _clean = _s._super.clean = false;
     _pages = sparse<std::unique_ptr<format::page_bytes>>(_g.md.count);  // a round may change them
+    _pages_held = 0;
     _unreadable.clear();
 }
 
@@ -175,6 +192,11 @@ task<> loader::read_pieces(progress& all) {
     const auto pages = static_cast<uint32_t>(std::max<std::size_t>(1, piece_bytes / _g.md_page_size));
     env::buffer memory = co_await _s._disk.memory(uint64_t{pages} * _g.md_page_size);
     while (all.range < _with_data.size()) {
+        if (_pages_held > _pages_held_max) {
+            co_await fail(errc::no_memory, fmt::format("the store died, and more than {} pages of its metadata hold "
+                                                       "something: half of the memory that is available",
+                                                       _pages_held_max));
+        }
         const format::page_range& here = _with_data[all.range];
         const uint32_t first = here.first + all.done, count = std::min(pages, here.count - all.done);
         all.done += count;
@@ -201,8 +223,10 @@ void loader::take_page(uint32_t number, format::page_view bytes) {
     // What a deletion left is looked at where it is seen: after a crash nobody could tell it from a blob.
     if (!wanted(number) && format::look_at(bytes, number).content != format::page_content::root) return;
     _unreadable.erase(number);
-    _pages[number] = std::make_unique<format::page_bytes>();
-    std::ranges::copy(bytes, _pages[number]->begin());
+    auto& held = _pages[number];
+    if (!held) ++_pages_held;
+    held = std::make_unique<format::page_bytes>();
+    std::ranges::copy(bytes, held->begin());
 }
 
 // Of a piece that could not be read: which pages it is.
@@ -261,14 +285,16 @@ task<> loader::claim(blob_state& b) {
 // What damaged pages still name, and what the masks of the last unload call used. That is all there can be if the store
 // was unloaded. If not, a blob whose pages cannot be understood may have got anything since: then nothing is given to
 // others that has no known owner, but pages that hold nothing, until that blob is removed.
-void loader::keep_what_the_damaged_may_have() {
+task<> loader::keep_what_the_damaged_may_have() {
     const bool all = _owners_unknown && !_clean;
+    _s._kept_clusters = bitmap(_g.cluster_count);
     for (uint32_t c : _guessed) {
-        if (_s._space.claim_cluster(c)) _s._kept_clusters.push_back(c);
+        if (_s._space.claim_cluster(c)) _s._kept_clusters.set(c);
     }
     for (uint32_t c = _g.first_data_cluster; c < _g.cluster_count; ++c) {
+        if (c % claims_at_once == 0) co_await yield();
         const bool kept = all || (_used_clusters && _used_clusters->test(c));
-        if (kept && _s._space.claim_cluster(c)) _s._kept_clusters.push_back(c);
+        if (kept && _s._space.claim_cluster(c)) _s._kept_clusters.set(c);
     }
     auto keep_page = [this](uint64_t p) {
         if (_s._space.claim_page(static_cast<uint32_t>(p))) _s._kept_pages.push_back(static_cast<uint32_t>(p));
@@ -328,10 +354,11 @@ task<> store::clear_old_roots() {
     auto one = co_await _burying.lock();
     env::buffer zeroes = co_await _disk.memory(_super.layout.md_page_size);
     for (std::size_t bytes : {std::size_t{_disk.block_size()}, zeroes.size()}) {
+        const uint64_t since = _disk.flushes_failed();
         for (uint32_t p : _old_roots) {
             co_await _disk.write(_super.layout.offset_of_md_page(p), zeroes.bytes().first(bytes));
         }
-        co_await _disk.flush();
+        co_await _disk.flush_since(since);
     }
     _old_roots.clear();
 }
@@ -345,22 +372,25 @@ task<> loader::tidy() {
         co_await _s._commits->commit(std::move(root));
     }
     for (uint32_t p : _dropped_pages) _s._space.free_page(p);
+    if (!_to_rewrite.empty()) co_await _s.begin_change();
     // What a clone no longer names goes before the mark that lets it.
     auto saved = co_await as_result(_s.save_all());
     if (!saved && saved.error().code() != errc::no_space) co_await std::move(saved);
-    for (blob_state* b : _to_rewrite) {
-        if (saved && !b->set_aside()) co_await write_unmarked(*b);
+    for (auto& [b, marked] : _to_rewrite) {
+        const bool written = saved && !b->set_aside() && co_await write_unmarked(*b);
+        if (!written) b->record.internal_xattrs = std::move(marked);
     }
 }
 
-// A store that is full is opened all the same: the mark stays on disk, and says what it said, until the record is
-// written again.
-task<> loader::write_unmarked(blob_state& b) {
+// A store that is full is opened all the same: the mark stays, and says what it said, until something is done to the
+// snapshot or its clone, which takes it out before (settle_parent). Whether it is out.
+task<bool> loader::write_unmarked(blob_state& b) {
     co_await _s.begin_change();
     auto r = _s.revise(b);
     result<> outcome = co_await as_result(_s.commit(b, r));
     if (!outcome && outcome.error().code() == errc::no_space) outcome = co_await as_result(rewrite_in_place(b));
     if (!outcome && outcome.error().code() != errc::no_space) co_await std::move(outcome);
+    co_return outcome.has_value();
 }
 
 // Without new pages: in one round over the old ones, as far as the double-write area makes it one.

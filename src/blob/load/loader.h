@@ -23,6 +23,7 @@ class loader {
     task<> run();
 
   private:
+    static uint64_t pages_to_spare(env::system& world);
     // Twice, if it must be.
     task<result<>> read_patiently(uint64_t offset, std::span<std::byte> to);
     task<> read_masks();
@@ -78,12 +79,12 @@ class loader {
     void judge_lineage();
     bool set_aside_clones_of_the_damaged();
     void step(uint64_t n = 1) noexcept { _steps += n; }
-    void keep_what_the_damaged_may_have();
+    task<> keep_what_the_damaged_may_have();
     void claim_area();
     bool claim_copy();
     void find_old_roots();
     task<> tidy();
-    task<> write_unmarked(blob_state& b);
+    task<bool> write_unmarked(blob_state& b);
     task<> rewrite_in_place(blob_state& b);
 
     store& _s;
@@ -91,6 +92,7 @@ class loader {
     uint64_t _own_steps = 0;
     uint64_t& _steps;
     uint64_t _claimed = 0;  // since others had their turn
+    uint64_t _pages_held = 0, _pages_held_max = UINT64_MAX;
     bool _clean = false;
     bool _read_all = false;
     bool _masks_lied = false;      // those of a store that says it was unloaded
@@ -104,9 +106,9 @@ class loader {
     sparse<uint8_t> _extent_page_users, _cluster_users;  // the latter: by runs
     std::vector<uint32_t> _old_roots;
     sparse<blob_state*> _page_owner, _cluster_owner;
-    std::vector<uint32_t> _to_clear;       // roots of drafts that came to nothing
-    std::vector<uint32_t> _dropped_pages;  // theirs: nobody else's before the roots are cleared
-    std::vector<blob_state*> _to_rewrite;  // whose records are not as on disk
+    std::vector<uint32_t> _to_clear;                       // roots of drafts that came to nothing
+    std::vector<uint32_t> _dropped_pages;                  // theirs: nobody else's before the roots are cleared
+    std::map<blob_state*, format::xattr_map> _to_rewrite;  // whose records are not as on disk, and what that has
 };
 
 }  // namespace varve::blob

@@ -255,5 +255,51 @@ TEST(parents, a_store_without_a_free_page_is_opened_with_a_half_made_snapshot) {
     EXPECT_EQ(fsck(d.machine.disk(), true), "");
 }
 
+// The mark says whose the snapshot was to be. When he has got another parent, it would say that nobody's it is.
+TEST(parents, a_mark_that_could_not_be_taken_out_drops_nothing_later) {
+    sim_machine m(1, 2 << 20, {.volatile_cache = false});
+    blob_id volume = 0, snapshot = 0;
+    auto live = [&m](auto body) {
+        auto outcome = m.live(body);
+        EXPECT_TRUE(outcome) << outcome.error().message();
+    };
+    live([&](life& l) -> task<> {  // without a double-write area
+        auto s = co_await store::init(l.devices, l.base(), {.cluster_size = 8192, .md_page_count = 20, .trim = false});
+        volume = co_await s->create({.clusters = 4, .thin = true});
+        co_await write_pattern(l, *s, volume, 0, 16, 'o');
+        blob_ref b = co_await s->open(volume);
+        snapshot = co_await s->snapshot(b, {{"x", std::string(3900, 'x')}, {"y", std::string(3900, 'y')}});
+        b.close();
+        format::blob_record r = record_of(*s, snapshot);
+        while (co_await as_result(s->create({.clusters = 0}))) continue;
+        co_await s->settle();
+        const format::geometry g = s->geometry();
+        co_await s->abandon();
+        r.internal_xattrs.set(format::xattr_in_progress, text_of(volume));
+        r.flags.invalid |= format::invalid_flag::internal_xattrs;
+        const auto chain = *format::encode_chain(r);
+        EXPECT_EQ(chain.size(), r.pages.size());
+        for (std::size_t i = 0; i < chain.size(); ++i) m.disk().poke(g.offset_of_md_page(r.pages[i]), chain[i]);
+    });
+    live([&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+        EXPECT_NE(s->find(snapshot), nullptr);
+        for (blob_id each : s->blobs()) {
+            if (s->find(each)->record.cluster_count == 0) co_await s->remove(each);
+        }
+        blob_ref b = co_await s->open(volume);
+        co_await s->detach_parent(b);
+        b.close();
+        co_await s->settle();
+        co_await s->abandon();
+    });
+    live([&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+        EXPECT_NE(s->find(snapshot), nullptr);
+        co_await s->unload();
+    });
+    EXPECT_EQ(fsck(m.disk(), true), "");
+}
+
 }  // namespace
 }  // namespace varve::blob

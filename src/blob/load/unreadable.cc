@@ -60,8 +60,8 @@ std::string store::trouble() const {
 }
 
 std::string store::clusters_without_owner() const {
-    if (_kept_clusters.empty() && _unreadable.of_nobody_known.empty()) return {};
-    const std::string kept = fmt::format("{} clusters without a known owner are not free", _kept_clusters.size());
+    if (_kept_clusters.count() == 0 && _unreadable.of_nobody_known.empty()) return {};
+    const std::string kept = fmt::format("{} clusters without a known owner are not free", _kept_clusters.count());
     if (_unreadable.of_nobody_known.empty()) return kept + " before the blobs are removed that are set aside";
     std::vector<uint32_t> pages;
     for (const auto& [page, why] : _unreadable.of_nobody_known) pages.push_back(page);
