@@ -45,7 +45,9 @@ task<> volume_store::rename_self(std::string name) {
     } else {
         const blob::blob_id damaged = _blobs->super_blob();
         co_await make_self(name);
-        co_await as_result(_blobs->remove(damaged));  // if it stays, it is a volume that nobody can open
+        // If it stays, it is a volume that nobody can open. With clusters it is not what a store's name is in.
+        const blob::blob_state* old = _blobs->find(damaged);
+        if (old != nullptr && old->record.cluster_count == 0) co_await as_result(_blobs->remove(damaged));
         _trouble.clear();
     }
     _name = std::move(name);

@@ -136,6 +136,26 @@ END_TEST(a_base_that_does_not_answer_keeps_no_other_store_in_use) {
     });
 }
 
+END_TEST(a_base_that_does_not_answer_while_it_is_opened_keeps_no_other_in_use) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        kept_disk& d = s.disk();
+        EXPECT_EQ(d.blocks[16], std::byte{});
+        auto made = std::make_unique<kept_disk>(life::disk_properties("mute"), s.images["mute"]);
+        kept_disk& mute = *made;
+        mute.hold(bdev::op::read);
+        co_await s.bdevs.devices.add(std::move(made));
+        co_await life::pass_turns();
+        EXPECT_NE(mute.held(), 0u);
+        blob::crew ending;
+        ending.start(s.tested->stop());
+        co_await life::pass_turns();
+        EXPECT_NE(d.blocks[16], std::byte{}) << "it was not unloaded";
+        mute.let_go();
+        co_await ending.done();
+    });
+}
+
 END_TEST(a_store_on_a_volume_is_unloaded_before_that) {
     m.live([](life& s) -> task<> {
         co_await s.make_store();

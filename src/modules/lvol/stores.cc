@@ -16,7 +16,6 @@ namespace {
 constexpr const char* store_type = "LVOLSTORE";
 
 // At once, of clearing a device for a new store.
-constexpr uint64_t clear_bytes_max = 64 << 20;
 
 // Of unmapping what a store had that is deleted.
 constexpr time_ns unmap_time_max = 3 * seconds;
@@ -193,7 +192,10 @@ result<> volumes::identify(volume_store& s) {
                       : own->set_aside() ? "its blob with name and uuid: " + own->damage
                                          : "its blob has no name or no uuid";
     // The power went before it was named: what there is may be the blob that was to have the name.
-    auto is_empty = [&](blob::blob_id id) { return s._blobs->find(id)->record.cluster_count == 0; };
+    auto is_empty = [&](blob::blob_id id) {
+        const blob::blob_state& b = *s._blobs->find(id);
+        return !b.set_aside() && b.record.cluster_count == 0;
+    };
     if (own == nullptr && std::ranges::all_of(s._blobs->blobs(), is_empty)) {
         return fail(errc::bad_sequence, fmt::format("the lvstore on bdev {} was not finished: {}", s._base_name, why));
     }
@@ -276,6 +278,12 @@ task<uuid> volumes::create_store(store_creation how) {
     co_return id;
 }
 
+// A device that does not leaves what it has.
+task<> volumes::try_to_unmap(blob::store& b, jobs::job& progress) {
+    result<> outcome = co_await as_result(b.unmap_all(progress));
+    if (!outcome && outcome.error().code() == errc::cancelled) co_await std::move(outcome);
+}
+
 task<> volumes::prepare(volume_store& s, store_creation::clearing how) {
     blob::store& b = *s._blobs;
     using clearing = store_creation::clearing;
@@ -284,30 +292,11 @@ task<> volumes::prepare(volume_store& s, store_creation::clearing how) {
         how == clearing::unmap && !b.base().unmap_zeroes() && b.base().device().supports(bdev::op::unmap);
     if (unmaps || how == clearing::write_zeroes) {
         jobs::description what{.kind = "create", .object = s._name, .unit = "clusters", .everyday = true};
-        co_await _jobs.run(std::move(what), [&](jobs::job& j) { return clear_all(b, !unmaps, j); });
+        co_await _jobs.run(std::move(what), [&](jobs::job& j) { return unmaps ? try_to_unmap(b, j) : b.zero_all(j); });
     }
     if (how == clearing::write_zeroes) co_await as_result(b.all_that_is_free_is_zeroes(flushes_failed));
     co_await s.make_self(s._name);
     if (how == clearing::unmap) b.clear_all_that_is_free();
-}
-
-// Zeroes, or what unmapping leaves, which may fail.
-task<> volumes::clear_all(blob::store& b, bool zeroes, jobs::job& progress) {
-    const blob::format::geometry& g = b.geometry();
-    const auto at_most = static_cast<uint32_t>(std::max<uint64_t>(1, clear_bytes_max / g.cluster_size));
-    progress.expect(g.cluster_count - g.first_data_cluster);
-    for (uint32_t c = g.first_data_cluster; c < g.cluster_count;) {
-        const uint32_t count = std::min(at_most, g.cluster_count - c);
-        const uint64_t bytes = uint64_t{count} * g.cluster_size;
-        co_await progress.turn(bytes);
-        if (zeroes) {
-            co_await b.base().zero(g.offset_of_cluster(c), bytes);
-        } else {
-            co_await as_result(b.base().unmap(g.offset_of_cluster(c), bytes));
-        }
-        progress.did(count);
-        c += count;
-    }
 }
 
 task<> volumes::rename_store(volume_store& s, std::string name) {
@@ -408,7 +397,12 @@ bool volumes::is_below_another(const volume_store& s) const {
 // A store whose base does not answer keeps only those waiting that are below it.
 task<> volumes::stop() {
     _stopped = true;
+    co_await close_stores();  // one that is being opened may never be: its base does not answer
     co_await _openings.close();
+    co_await close_stores();
+}
+
+task<> volumes::close_stores() {
     while (!_stores.empty()) {
         const std::size_t before = _stores.size();
         std::vector<volume_store*> open = stores();

@@ -409,6 +409,31 @@ STORE_TEST(the_volumes_are_served_when_the_name_of_their_store_is_lost) {
 }
 
 // A new name for such a store is a new blob: when the device fails meanwhile, it is no volume.
+// Not even made, it would be to whoever takes a volume that cannot be read for one without clusters.
+STORE_TEST(a_store_whose_name_and_only_volume_are_damaged_is_there) {
+    m.live([](life& s) -> task<> {
+        co_await s.make_store();
+        co_await s.make_volume("vol", 4);
+        co_await s.fill("lvs/vol", 0, 512, 1);
+        const blob::store& b = volume::of(s.bdevs.devices.find("lvs/vol"))->owner().blobs();
+        disk_image& crashed = s.images["crashed"] = s.disk().blocks;
+        for (blob::blob_id id : b.blobs()) {
+            auto root = std::span(crashed).subspan(b.geometry().offset_of_md_page(blob::format::root_page_of(id)),
+                                                   blob::format::page_size);
+            if (id == b.super_blob()) {
+                std::ranges::fill(root, std::byte{});
+            } else {
+                root[200] ^= std::byte{1};
+                root[300] ^= std::byte{1};
+            }
+        }
+    });
+    m.live([](life& s) -> task<> {
+        co_await s.plug(life::disk_properties("disk"), "crashed");
+        EXPECT_EQ((co_await s.store("lvs_disk"))["name"], json::value("lvs_disk")) << s.lines;
+    });
+}
+
 STORE_TEST(a_name_that_could_not_be_written_is_no_volume) {
     m.live([](life& s) -> task<> {
         co_await s.make_store();

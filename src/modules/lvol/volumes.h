@@ -251,9 +251,10 @@ class volumes final : private blob::external_devices {
     void base_removed(volume_store& s);
     task<> close(volume_store& s, ending how);
     task<> end(volume_store& s, ending how);
-    static task<> clear_all(blob::store& b, bool zeroes, jobs::job& progress);
+    static task<> try_to_unmap(blob::store& b, jobs::job& progress);
     task<> give_back(std::unique_ptr<volume_store> deleted);
     task<> unmap_all(std::unique_ptr<volume_store> deleted, jobs::job& progress);
+    task<> close_stores();
     bool is_below_another(const volume_store& s) const;
 
     logger& _log;
