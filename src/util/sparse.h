@@ -18,6 +18,11 @@ class sparse {
     explicit sparse(uint64_t size) : _pieces((size + per_piece - 1) / per_piece), _size(size) {}
 
     uint64_t size() const noexcept { return _size; }
+    void grow(uint64_t size) {
+        VARVE_ASSERT(size >= _size);
+        _pieces.resize((size + per_piece - 1) / per_piece);
+        _size = size;
+    }
     // Null: nothing was put there, or into its piece.
     const T* find(uint64_t i) const noexcept {
         if (i >= _size || !_pieces[i / per_piece]) return nullptr;

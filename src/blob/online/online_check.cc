@@ -47,7 +47,7 @@ task<> online_check::read_pages(std::vector<uint32_t> pages, std::vector<page_re
 
 task<std::vector<check::finding>> online_check::run() {
     _memory = co_await _store._disk.memory(pages_at_once * _store.geometry().md_page_size);
-    _owners.assign(_store._space.cluster_count(), 0);
+    _owners = sparse<uint32_t>(_store._space.cluster_count());
     co_await look_at_super();
     std::vector<blob_id> left;
     for (const auto& [id, b] : _store._blobs) left.push_back(id);
@@ -235,14 +235,15 @@ task<online_check::visit> online_check::claim_clusters(blob_id id) {
     const auto me = static_cast<uint32_t>(_ids.size());
     std::vector<collision> collisions;
     co_await each_cluster(id, [&](uint64_t index, uint32_t c) {
-        if (_owners.size() < _store._space.cluster_count()) _owners.resize(_store._space.cluster_count());  // it grew
+        if (_owners.size() < _store._space.cluster_count()) _owners.grow(_store._space.cluster_count());
         if (c >= _owners.size() || !_store._space.cluster_used(c)) {
             return found(
                 problem::unmarked, severity::error, _store.find(id),
                 fmt::format("cluster {} of blob 0x{:x} is taken for free: the next to need one would get it", c, id));
         }
-        if (_owners[c] != 0 && _ids[_owners[c] - 1] != id) collisions.push_back({index, c, _ids[_owners[c] - 1]});
-        if (_owners[c] == 0) _owners[c] = me;
+        uint32_t& owner = _owners[c];
+        if (owner != 0 && _ids[owner - 1] != id) collisions.push_back({index, c, _ids[owner - 1]});
+        if (owner == 0) owner = me;
     });
     co_return co_await look_at_collisions(id, collisions);
 }
@@ -275,7 +276,7 @@ task<> online_check::find_unclaimed() {
     uint64_t count = 0;
     for (uint32_t c = room.cluster_count() - room.data_clusters(); c < _owners.size(); ++c) {
         if (c % entries_at_once == 0) co_await yield();
-        if (_owners[c] == 0 && room.cluster_used(c)) {
+        if (_owners.get(c) == 0 && room.cluster_used(c)) {
             suspect[c] = true;
             ++count;
         }

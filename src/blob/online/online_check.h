@@ -12,6 +12,7 @@
 
 #include "blob/check/finding.h"
 #include "blob/store.h"
+#include "util/sparse.h"
 
 namespace varve::blob {
 
@@ -61,8 +62,8 @@ class online_check {
     jobs::job& _progress;
     env::buffer _memory;  // of the pages that are read at once
     std::vector<check::finding> _found;
-    std::vector<blob_id> _ids;      // those looked at
-    std::vector<uint32_t> _owners;  // by cluster: index in _ids + 1; 0: nobody yet
+    std::vector<blob_id> _ids;  // those looked at
+    sparse<uint32_t> _owners;   // by cluster: index in _ids + 1; 0: nobody yet
     bool _all_seen = true;
 };
 
