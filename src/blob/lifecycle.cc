@@ -14,7 +14,7 @@ constexpr const char* too_many_clusters = "a blob has at most 2^28 clusters: mak
 constexpr uint64_t per_page = format::clusters_per_extent_page;
 constexpr uint64_t clusters_at_once = 16384;  // taken or freed before others have their turn
 constexpr unsigned clears_at_once = 4;
-constexpr uint64_t write_bytes = 2 << 20;
+constexpr uint64_t unmap_bytes = 16 << 20, write_bytes = 2 << 20;  // of a request: after each it can be paused
 
 format::clear_method method_of(const blob_state& b) noexcept {
     return static_cast<format::clear_method>(b.record.flags.md_read_only & format::md_ro_flag::clear_method);
@@ -27,8 +27,7 @@ constexpr uint64_t extent_pages_for(uint64_t clusters) { return (clusters + per_
 task<> store::clear(clusters_to_clear next, uint64_t count, clearing how, jobs::job* progress) {
     if (how == clearing::zero) how = _disk.unmap_zeroes() ? clearing::unmap : clearing::write_zeroes;
     const uint64_t size = _super.layout.cluster_size;
-    const uint64_t at_most =
-        std::max<uint64_t>(1, (how == clearing::unmap ? disk::zero_bytes_max : write_bytes) / size);
+    const uint64_t at_most = std::max<uint64_t>(1, (how == clearing::unmap ? unmap_bytes : write_bytes) / size);
     if (progress != nullptr) progress->expect(count);
     semaphore slots(clears_at_once);
     crew all;
