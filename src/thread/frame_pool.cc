@@ -7,7 +7,8 @@ namespace varve::thread {
 
 namespace {
 
-constexpr std::size_t granule = 64, classes = 32;  // frames above 2 KiB go to the heap
+// Frames above 6 KiB go to the heap. The largest are those of first writes to a volume, which come in hundreds.
+constexpr std::size_t granule = 64, classes = 96;
 constexpr std::size_t kept_per_class = 256;
 
 #if defined(__has_feature)
