@@ -20,7 +20,8 @@ namespace varve::blob {
 namespace {
 
 constexpr uint64_t per_page = format::clusters_per_extent_page;
-constexpr uint64_t copy_bytes = 1024 * 1024;
+// Of a copy at once: what others ask of the device meanwhile waits for that much of each copy, not for whole clusters.
+constexpr uint64_t copy_bytes = 128 * 1024;
 constexpr time_ns save_delay = 1000 * milliseconds;
 
 bdev::status status_for(const error& e) noexcept {
