@@ -124,7 +124,7 @@ void loader::settle_drafts() {
 
 // It is a snapshot like any other.
 void loader::unmark(blob_state& b, std::string_view mark) {
-    _to_rewrite.try_emplace(&b, b.record.internal_xattrs);
+    _to_rewrite.try_emplace(b.id, b.record.internal_xattrs);
     b.record.internal_xattrs.erase(mark);
     b.record.flags.data_read_only |= format::data_ro_flag::read_only;
 }
@@ -132,7 +132,7 @@ void loader::unmark(blob_state& b, std::string_view mark) {
 // Nobody reads from them.
 void loader::drop(const std::set<blob_id>& dropped) {
     if (dropped.empty()) return;
-    std::erase_if(_to_rewrite, [&](const auto& entry) { return dropped.contains(entry.first->id); });
+    std::erase_if(_to_rewrite, [&](const auto& entry) { return dropped.contains(entry.first); });
     for (blob_id id : dropped) {
         const auto found = _s._blobs.find(id);
         const blob_state& b = *found->second;

@@ -376,9 +376,10 @@ task<> loader::tidy() {
     // What a clone no longer names goes before the mark that lets it.
     auto saved = co_await as_result(_s.save_all());
     if (!saved && saved.error().code() != errc::no_space) co_await std::move(saved);
-    for (auto& [b, marked] : _to_rewrite) {
-        const bool written = saved && !b->set_aside() && co_await write_unmarked(*b);
-        if (!written) b->record.internal_xattrs = std::move(marked);
+    for (auto& [id, marked] : _to_rewrite) {
+        blob_state& b = *_s._blobs.at(id);
+        const bool written = saved && !b.set_aside() && co_await write_unmarked(b);
+        if (!written) b.record.internal_xattrs = std::move(marked);
     }
 }
 

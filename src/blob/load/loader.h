@@ -106,9 +106,9 @@ class loader {
     sparse<uint8_t> _extent_page_users, _cluster_users;  // the latter: by runs
     std::vector<uint32_t> _old_roots;
     sparse<blob_state*> _page_owner, _cluster_owner;
-    std::vector<uint32_t> _to_clear;                       // roots of drafts that came to nothing
-    std::vector<uint32_t> _dropped_pages;                  // theirs: nobody else's before the roots are cleared
-    std::map<blob_state*, format::xattr_map> _to_rewrite;  // whose records are not as on disk, and what that has
+    std::vector<uint32_t> _to_clear;                   // roots of drafts that came to nothing
+    std::vector<uint32_t> _dropped_pages;              // theirs: nobody else's before the roots are cleared
+    std::map<blob_id, format::xattr_map> _to_rewrite;  // whose records are not as on disk, and what that has
 };
 
 }  // namespace varve::blob
