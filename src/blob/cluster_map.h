@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "blob/format/geometry.h"
 #include "util/assert.h"
 #include "util/bitmap.h"
 #include "util/result.h"
@@ -25,8 +26,7 @@ using layout_slot = std::atomic<const layout*>;
 
 constexpr uint32_t no_cluster = 0;  // the super block lies in cluster 0, so it is never a blob's
 
-// A gigabyte of map: 64 TiB at clusters of 256 KiB, 1 PiB at 4 MiB.
-constexpr uint64_t clusters_max = uint64_t{1} << 28;
+using format::clusters_max;
 
 struct layout {
     struct lazily_zeroed {

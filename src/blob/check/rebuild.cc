@@ -17,7 +17,6 @@ using format::page_size;
 using format::super_block;
 using format::super_block_wire;
 
-constexpr uint32_t md_page_size_max = 65536;
 constexpr uint32_t cluster_size_most = 1 << 30;
 constexpr unsigned unusual_bits = 6;   // that metadata is not one page for each cluster is as strange as that many
 constexpr unsigned margin_bits = 2;    // by which the best is the only one
@@ -92,7 +91,7 @@ class rebuilder {
         if (_cluster_size != 0) clusters = {_cluster_size};
         std::set<uint64_t> sizes{_device.size.value};
         if (_trusted && _hint.size <= _device.size.value) sizes.insert(_hint.size);
-        for (uint32_t stride = page_size; stride <= md_page_size_max; stride += page_size) {
+        for (uint32_t stride = page_size; stride <= format::md_page_size_max; stride += page_size) {
             std::set<uint32_t> lengths{0};  // one for each cluster
             if (const uint32_t told = _found.md_length(stride)) {
                 lengths = {told};

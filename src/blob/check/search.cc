@@ -17,7 +17,6 @@ using format::page_size;
 constexpr std::size_t piece_bytes = 1024 * 1024;
 constexpr std::size_t pieces_at_once = 8;
 constexpr uint64_t front_bytes = uint64_t{1} << 30;  // where there is a trace, if there is a store
-constexpr uint32_t md_page_size_max = 65536;
 constexpr std::size_t roots_max = 65536, masks_max = 4096, slots_max = 64, named_max = std::size_t{1} << 20;
 constexpr unsigned copies_max = 1000;  // looked at closely; the real ones come first
 constexpr std::size_t roots_for_limit = 16;
@@ -57,11 +56,11 @@ class scanner {
         } else if (!_out.roots.empty()) {
             uint64_t told = 0;  // by one of the first: another may be damaged, and say that its place is elsewhere
             for (const root_seen& root : std::span(_out.roots).first(std::min(_out.roots.size(), roots_for_limit)))
-                for (uint64_t stride = page_size; stride <= md_page_size_max; stride += page_size)
+                for (uint64_t stride = page_size; stride <= format::md_page_size_max; stride += page_size)
                     told = std::max(told, end_for(root, stride));
             if (told != 0) end = told;
         } else {
-            for (uint64_t stride = page_size; stride <= md_page_size_max; stride += page_size) {
+            for (uint64_t stride = page_size; stride <= format::md_page_size_max; stride += page_size) {
                 const uint64_t length = _out.md_length(static_cast<uint32_t>(stride));
                 if (length != 0) end = std::max(end, front_bytes + length * stride);
             }
@@ -244,7 +243,7 @@ bool has_trace(storage& from, format::page_view super_page) {
         64 - trace_bits)
         return true;
     const uint64_t size = from.shape().size.value;
-    for (uint64_t stride = page_size; stride <= md_page_size_max; stride *= 2) {
+    for (uint64_t stride = page_size; stride <= format::md_page_size_max; stride *= 2) {
         auto header_at = [&](uint64_t offset) {
             page_bytes page{};
             piece p{.offset = offset, .bytes = page, .failed = {}};

@@ -8,8 +8,7 @@ namespace varve::blob::check {
 
 namespace {
 
-constexpr std::size_t spdk_name_bytes_max = 64;  // with its zero
-constexpr std::size_t uuid_bytes = 37;           // with its zero
+constexpr std::size_t uuid_bytes = 37;  // with its zero
 
 }  // namespace
 
@@ -40,10 +39,10 @@ void examiner::look_at_name(const examined_blob& b, std::map<std::string, format
             .repairable = false;
         return;
     }
-    if (value->size() > spdk_name_bytes_max)
+    if (value->size() > format::spdk_name_value_max)
         report_blob(problem::bad_volume, b,
                     fmt::format("blob {:#x}: its name {} takes {} bytes; SPDK, which reads {}, would refuse the store",
-                                b.id(), name, value->size(), spdk_name_bytes_max))
+                                b.id(), name, value->size(), format::spdk_name_value_max))
             .how_bad = severity::note;
     auto [found, fresh] = names.emplace(name, b.id());
     if (fresh) return;

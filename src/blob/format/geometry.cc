@@ -10,8 +10,6 @@ namespace varve::blob::format {
 
 namespace {
 
-constexpr uint32_t md_page_size_max = 65536;  // SPDK's limit, too
-
 constexpr uint64_t divide_up(uint64_t a, uint64_t b) noexcept { return (a + b - 1) / b; }
 
 uint64_t pages_of_mask(uint64_t bits, uint32_t md_page_size) noexcept {

@@ -13,6 +13,10 @@ namespace varve::blob::format {
 
 using blob_id = uint64_t;
 
+constexpr uint32_t md_page_size_max = 65536;  // SPDK's limit, too
+// Clusters of a blob that varve opens. A gigabyte of map: 64 TiB at clusters of 256 KiB, 1 PiB at 4 MiB.
+constexpr uint64_t clusters_max = uint64_t{1} << 28;
+
 // What every decoder here fails with: errc::bad_sequence (SPDK's choice), and `what` as the whole message.
 std::unexpected<error> damaged(std::string what);
 

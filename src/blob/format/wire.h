@@ -185,6 +185,9 @@ constexpr std::string_view xattr_pending_removal = "SNAPRM";   // a snapshot bei
 constexpr std::string_view xattr_external_parent = "EXTSNAP";  // what identifies the external snapshot
 constexpr std::string_view xattr_set_aside = "VARVEASIDE";     // ours: why fsck set the blob aside, text
 
+// What SPDK reads of the xattr "name" of a logical volume, its zero included; it refuses the store for a longer one.
+constexpr std::size_t spdk_name_value_max = 64;
+
 // ---- Double write (section 7.2), ours ----
 
 constexpr uint64_t double_write_magic = 0x5742'4445'5652'4156;  // "VARVEDBW"; no blob id

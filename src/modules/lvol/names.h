@@ -18,7 +18,8 @@
 
 namespace varve::modules::lvol {
 
-constexpr std::size_t name_bytes_max = 255, spdk_name_bytes_max = 63;
+constexpr std::size_t name_bytes_max = 255;
+constexpr std::size_t spdk_name_bytes_max = blob::format::spdk_name_value_max - 1;
 constexpr std::string_view long_name_xattr = "varve.name";
 // When a volume was made: RFC 3339, UTC, and a zero, as Longhorn keeps it.
 constexpr const char* creation_xattr = "creation_time";
