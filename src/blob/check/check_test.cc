@@ -242,27 +242,27 @@ TEST(blob_check, torn_pages_are_mended_from_the_double_write_area) {
     auto header = format::double_write_header{.sequence = 5,
                                               .flags = 0,
                                               .store = s.super.extension->store,
-                                              .own_page = 57,
+                                              .own_page = 50,
                                               .images = {{4, format::crc_of_image(whole)}}};
-    s.put(57, format::encode_double_write(header));
-    s.put(58, whole);
+    s.put(50, format::encode_double_write(header));
+    s.put(51, whole);
     s.damage(4);
     const auto found = check_of(s);
     EXPECT_EQ(found.errors(), 0u) << all_text(found);
-    EXPECT_THAT(all_text(found), HasSubstr("torn_write note page 4: a write of it did not end; page 58 holds"));
+    EXPECT_THAT(all_text(found), HasSubstr("torn_write note page 4: a write of it did not end; page 51 holds"));
     expect_repaired(s, {"torn_write"}, 0);
     repair(s);
     EXPECT_EQ(s.get(4), whole);
 
     store unloaded;  // nothing was under way when it was
-    unloaded.put(57, format::encode_double_write(header));
-    unloaded.put(58, whole);
+    unloaded.put(50, format::encode_double_write(header));
+    unloaded.put(51, whole);
     unloaded.damage(4);
     EXPECT_THAT(all_text(check_of(unloaded)), HasSubstr("bad_page error blob 0x100000003: page 4"));
 
     store foreign(false);  // SPDK recovered it since: its mask lacks the area
-    foreign.put(57, format::encode_double_write(header));
-    foreign.put(58, whole);
+    foreign.put(50, format::encode_double_write(header));
+    foreign.put(51, whole);
     foreign.damage(4);
     for (uint32_t page = 50; page < 64; ++page) foreign.pages_used.reset(page);
     foreign.write_masks();

@@ -213,11 +213,11 @@ void examiner::report_flipped_bits() {
 
 // ---- double write ----
 
-bool examiner::read_slot(uint32_t slot, format::double_write_header& header, std::vector<format::page_bytes>& images) {
+bool examiner::read_round(format::double_write_header& header, std::vector<format::page_bytes>& images) {
     using state = format::found_header::state;
     using fate = format::judged_round::fate;
     const auto& area = _super.extension->double_write;
-    const uint32_t first = area.header_page(slot);
+    const uint32_t first = area.header_page(0);
     if (_e.why_unreadable(first) != nullptr) {
         report_unknown_round(first);
         return false;
@@ -308,34 +308,25 @@ void examiner::replay_double_write() {
     report_bad_mask_of_area();
     for (uint32_t page = area.first; _how.give_up_unreadable && page < area.first + area.page_count(); ++page)
         _e.give_up(page);
-    struct slot {
-        uint32_t number;
-        format::double_write_header header;
-        std::vector<format::page_bytes> images;
-    };
-    std::vector<slot> slots;
-    for (uint32_t i = 0; i < area.slots; ++i) {
-        slot s{.number = i, .header = {}, .images = {}};
-        if (read_slot(i, s.header, s.images)) slots.push_back(std::move(s));
+    format::double_write_header header;
+    std::vector<format::page_bytes> images;
+    if (!read_round(header, images)) return;
+    for (std::size_t i = 0; i < images.size(); ++i) {
+        const uint32_t target = header.images[i].page;
+        const format::page_bytes* now = _e.page(target);
+        const format::page_bytes in_place = now == nullptr ? format::page_bytes{} : *now;
+        const bool unreadable = _e.why_unreadable(target) != nullptr;
+        if (!unreadable && !format::must_replay(header, i, images[i], in_place)) continue;
+        _e.give_up(target);  // if it is unreadable: what it should be is known
+        _e.replace_page(target, images[i]);
+        const uint32_t image_page = area.header_page(0) + 1 + static_cast<uint32_t>(i);
+        _out.mended.push_back({target, image_page});
+        finding& f = report(
+            problem::torn_write, severity::note,
+            fmt::format("page {}: a write of it did not end; page {} holds what it should be", target, image_page));
+        f.pages = {target};
+        f.repairable = true;
     }
-    std::sort(slots.begin(), slots.end(), [](auto& a, auto& b) { return a.header.sequence < b.header.sequence; });
-    for (const slot& s : slots)
-        for (std::size_t i = 0; i < s.images.size(); ++i) {
-            const uint32_t target = s.header.images[i].page;
-            const format::page_bytes* now = _e.page(target);
-            const format::page_bytes in_place = now == nullptr ? format::page_bytes{} : *now;
-            const bool unreadable = _e.why_unreadable(target) != nullptr;
-            if (!unreadable && !format::must_replay(s.header, i, s.images[i], in_place)) continue;
-            _e.give_up(target);  // if it is unreadable: what it should be is known
-            _e.replace_page(target, s.images[i]);
-            const uint32_t image_page = area.header_page(s.number) + 1 + static_cast<uint32_t>(i);
-            _out.mended.push_back({target, image_page});
-            finding& f = report(
-                problem::torn_write, severity::note,
-                fmt::format("page {}: a write of it did not end; page {} holds what it should be", target, image_page));
-            f.pages = {target};
-            f.repairable = true;
-        }
 }
 
 // Read only for what it had in common with others, and these are gone. What was damaged stays damaged.

@@ -30,7 +30,7 @@ class examiner {
     void replay_double_write();
     void mend_flipped_bits();
     void report_flipped_bits();
-    bool read_slot(uint32_t slot, format::double_write_header& header, std::vector<format::page_bytes>& images);
+    bool read_round(format::double_write_header& header, std::vector<format::page_bytes>& images);
     void report_unknown_round(uint32_t page);
     void report_bad_mask_of_area();
     bool clean() const noexcept { return _super.masks_are_true(); }

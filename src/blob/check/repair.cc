@@ -278,13 +278,10 @@ class planner {
         std::swap(rest, _plan);
         _plan.changes.assign(std::make_move_iterator(rest.changes.begin()),
                              std::make_move_iterator(rest.changes.begin() + at));
-        for (uint32_t slot = 0; slot < extension->double_write.slots; ++slot) {
-            const uint32_t header = extension->double_write.header_page(slot);
-            const page_bytes* now = _e.page(header);
-            if (now == nullptr) continue;  // one that is damaged goes, too: it may be known all the same
+        const uint32_t header = extension->double_write.header_page(0);
+        if (const page_bytes* now = _e.page(header))  // one that is damaged goes, too: it may be known all the same
             add(_e.layout().offset_of_md_page(header), *now, page_bytes{},
                 fmt::format("page {}: what it says is written", header));
-        }
         _plan.changes.insert(_plan.changes.end(), std::make_move_iterator(rest.changes.begin() + at),
                              std::make_move_iterator(rest.changes.end()));
     }

@@ -25,7 +25,7 @@ class test_store : public storage {
         super.super_blob = format::id_of_root_page(own);
         super.clean = clean;
         super.extension = format::super_extension{.store = uuid::from_random(1, 2), .sequence = 1};
-        super.extension->double_write = {.first = 50, .slots = 2, .per_slot = 7};
+        super.extension->double_write = {.first = 50, .slots = 1, .per_slot = 14};
         super.extension->next_stamp = old + 2;
         _next = _g.first_data_cluster;
         pages_used = ids_used = format::bit_mask(_g.md.count);

@@ -81,7 +81,7 @@ void check_page(const page_bytes& page) {
         auto back = decode_extent_page(encode_extent_page(*e), 10, g);
         VARVE_ASSERT(back && back->clusters == e->clusters && back->first_cluster == e->first_cluster);
     }
-    const double_write_area area{.first = 900, .slots = 2, .per_slot = 20};
+    const double_write_area area{.first = 900, .slots = 1, .per_slot = 40};
     page_bytes header = page;
     double_write_header_wire w;
     std::memcpy(&w, header.data(), sizeof w);

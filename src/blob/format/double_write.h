@@ -1,11 +1,10 @@
 // The double-write area: metadata pages at the end of the metadata region in which varve writes images of pages before
 // it rewrites them in place, so that a torn write in place can be mended (docs/ondisk-blobstore.md section 7.2).
 //
-// The area has slots; a slot is a header page and the images behind it. One batch of page writes goes like this:
-//   1. write header and images into a slot, together;  2. flush;  3. write the pages in place;  4. flush before the
-//   slot
-// is used again. With two slots the flush of step 4 is the next batch's step 2. While header or images are being
-// written the slot does not check out and is ignored, and the pages in place are still whole.
+// The area is one slot: a header page and the images behind it. One batch of page writes goes like this:
+//   1. write header and images, together;  2. flush;  3. write the pages in place;  4. flush before the next batch.
+// While header or images are being written the slot does not check out and is ignored, and the pages in place are still
+// whole. An area of several slots is none: a load looks at one.
 #pragma once
 
 #include <optional>

@@ -13,7 +13,7 @@ using testing::HasSubstr;
 
 const device_shape device{.size = {100 << 20}, .block_size = 512};
 const geometry g = *plan_store(device, {});
-const double_write_area area{.first = 80, .slots = 2, .per_slot = 10};
+const double_write_area area{.first = 80, .slots = 1, .per_slot = 20};
 const uuid store = uuid::from_random(3, 4);
 
 page_bytes a_page(uint32_t first) {
@@ -66,8 +66,8 @@ TEST(blob_format_double_write, refusals) {
     h.images[1].page = 85;  // inside the area
     EXPECT_THAT(refused(h), HasSubstr("image 1 is of page 85"));
     h = good;
-    h.images.resize(10, good.images[0]);
-    EXPECT_THAT(refused(h), HasSubstr("10 images in a slot of 10 pages"));
+    h.images.resize(20, good.images[0]);
+    EXPECT_THAT(refused(h), HasSubstr("20 images in a slot of 20 pages"));
     page_bytes p = encode_double_write(good);
     p[70] ^= std::byte{1};
     EXPECT_THAT(decode_double_write(p, 90, area, store, g).error().message(), HasSubstr("checksum"));

@@ -57,7 +57,7 @@ std::optional<super_extension> decode_extension(const super_block_wire& w, const
     out.masks_stamp = e.masks_stamp;
     const double_write_area area{e.double_write_first, e.double_write_slots, e.double_write_per_slot};
     // An area that cannot be is none: it costs protection against tears, not the store.
-    if (area.slots != 0 && area.per_slot >= 2 && area.per_slot - 1 <= int{double_write_images_max} &&
+    if (area.slots == 1 && area.per_slot >= 2 && area.per_slot - 1 <= int{double_write_images_max} &&
         range_inside(area.first, area.page_count(), g.md.count))
         out.double_write = area;
     if (g.has_md_page(e.super_copy) && !out.double_write.holds(e.super_copy)) out.copy_page = e.super_copy;

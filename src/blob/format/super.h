@@ -16,7 +16,7 @@ namespace varve::blob::format {
 
 struct double_write_area {
     uint32_t first = 0;     // metadata page
-    uint16_t slots = 0;     // 0: there is none
+    uint16_t slots = 0;     // 1; 0: there is none
     uint16_t per_slot = 0;  // pages of a slot: its header and up to per_slot - 1 images
 
     bool exists() const noexcept { return slots != 0; }

@@ -20,7 +20,7 @@ super_block a_store(bool extended) {
     if (extended)
         s.extension = super_extension{.store = uuid::from_random(1, 2),
                                       .sequence = 9,
-                                      .double_write = {.first = 80, .slots = 2, .per_slot = 10},
+                                      .double_write = {.first = 80, .slots = 1, .per_slot = 20},
                                       .next_stamp = 77};
     return s;
 }
@@ -206,7 +206,8 @@ TEST(blob_format_super, refusals) {
 }
 
 TEST(blob_format_super, an_impossible_double_write_area_is_none) {
-    for (double_write_area bad : {double_write_area{.first = 90, .slots = 2, .per_slot = 10},
+    for (double_write_area bad : {double_write_area{.first = 90, .slots = 1, .per_slot = 20},
+                                  double_write_area{.first = 80, .slots = 2, .per_slot = 10},
                                   double_write_area{.first = 0, .slots = 1, .per_slot = 1},
                                   double_write_area{.first = 0, .slots = 1, .per_slot = 502}}) {
         super_block s = a_store(true);

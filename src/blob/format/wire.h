@@ -67,7 +67,7 @@ struct super_extension_wire {
     uint8_t store_uuid[16];
     le64 super_sequence;         // one more at each write of the super block by varve
     le32 double_write_first;     // metadata page
-    le16 double_write_slots;     // 0: no double-write area
+    le16 double_write_slots;     // 1; anything else: no double-write area
     le16 double_write_per_slot;  // pages of one slot, its header page included
     le32 next_stamp;             // when clean: the stamp of the next chain written
     le32 masks_stamp;            // the latest in use when the masks were exact; 0: not known
