@@ -221,15 +221,20 @@ void examiner::claim() {
     claim_copy();
 }
 
+// Who has pages of it is asked also where no mask tells whose it is: then nobody but they does.
 void examiner::claim_double_write() {
     const format::bit_mask* used = _e.mask(format::mask_type::used_pages);
-    if (!_super.extension || !_super.extension->double_write.exists()) return;
+    if (!_super.extension || !_super.extension->double_write.exists() || _out.double_write_lost) return;
     const auto& area = _super.extension->double_write;
-    if (used != nullptr ? !format::has_area(*used, area) : !format::double_write_trusted(_super, nullptr)) return;
     std::vector<uint32_t> taken;
     for (uint32_t page = area.first; page < area.first + area.page_count(); ++page)
         if (_page_owner.get(page) != 0) taken.push_back(page);
-    if (taken.empty()) return _out.used_pages.set(area.first, area.page_count());
+    if (taken.empty()) {
+        const bool ours =
+            used != nullptr ? format::has_area(*used, area) : format::double_write_trusted(_super, nullptr);
+        if (ours) _out.used_pages.set(area.first, area.page_count());
+        return;
+    }
     _out.double_write_lost = true;
     finding& f =
         report(problem::lost_double_write, severity::note,

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "blob/check/test_repair.h"
 
@@ -176,6 +177,48 @@ TEST(blob_owners, not_all_reasons_are_told_why_a_page_is_changed) {
     EXPECT_LT(page->why.size(), 500u) << page->why;
     EXPECT_THAT(page->why, HasSubstr("cluster 1000 taken out"));
     EXPECT_THAT(page->why, HasSubstr("more changes"));
+}
+
+// --- the double-write area, when nothing tells whose it is but those who have its pages
+
+// The mask of used pages is none, and SPDK wrote the super block last.
+void lose_area(store& s) {
+    s.bytes[s.layout().offset_of(s.layout().page_mask)] ^= std::byte{4};
+    auto w = std::bit_cast<format::super_block_wire>(format::encode_super(s.super));
+    w.clean = 0;
+    w.crc = format::crc_of(std::bit_cast<format::page_bytes>(w));
+    std::memcpy(s.bytes.data(), &w, sizeof w);
+}
+
+TEST(blob_owners, blobs_keep_the_pages_they_have_of_the_double_write_area) {
+    for (int what : {0, 1, 2, 3}) {
+        SCOPED_TRACE(what);
+        store s;
+        const uint32_t header = s.super.extension->double_write.header_page(0);
+        uint32_t root = 20;
+        if (what == 0 || what == 3) s.add(root = header, "late", s.take(1), {}, false, false);
+        if (what == 1) s.add(root, "late", s.take(1), {header}, false);
+        if (what == 2) {
+            s.record(root = store::old).pages = {store::old, header};
+            s.write(s.record(store::old));
+            s.put(13, {});
+        }
+        s.write_masks();
+        lose_area(s);
+        if (what == 3) s.damage(header);  // may be restored
+        const auto page = s.get(header);
+        const auto found = check_of(s);
+        if (what != 3) EXPECT_THAT(all_text(found), HasSubstr("lost_double_write note pages 50, where varve kept"));
+        repair(s);
+        EXPECT_EQ(s.get(header), page);
+        if (what != 3) {
+            const auto* late = check_of(s).find(format::id_of_root_page(root));
+            ASSERT_NE(late, nullptr);
+            EXPECT_FALSE(late->broken()) << late->wrong;
+            EXPECT_FALSE(inspect(s)->store()->extension->double_write.exists());
+        }
+        expect_settled(s, found);
+    }
 }
 
 }  // namespace

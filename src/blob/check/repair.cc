@@ -279,11 +279,20 @@ class planner {
         _plan.changes.assign(std::make_move_iterator(rest.changes.begin()),
                              std::make_move_iterator(rest.changes.begin() + at));
         const uint32_t header = extension->double_write.header_page(0);
-        if (const page_bytes* now = _e.page(header))  // one that is damaged goes, too: it may be known all the same
+        if (const page_bytes* now = _e.page(header); now != nullptr && is_round(*now))
             add(_e.layout().offset_of_md_page(header), *now, page_bytes{},
                 fmt::format("page {}: what it says is written", header));
         _plan.changes.insert(_plan.changes.end(), std::make_move_iterator(rest.changes.begin() + at),
                              std::make_move_iterator(rest.changes.end()));
+    }
+
+    // What a load may take for a round, also one that is damaged: it may be known all the same. Nothing else is cleared:
+    // it may be a blob's.
+    bool is_round(const page_bytes& header) const {
+        const auto& extension = *_e.store()->extension;
+        return format::find_double_write(header, extension.double_write.header_page(0), extension.double_write,
+                                         extension.store, _e.layout())
+                   .what != format::found_header::state::none;
     }
 
     // By these an undo sees that somebody has used the store since: whoever does changes one of them.
