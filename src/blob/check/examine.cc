@@ -329,8 +329,18 @@ void examiner::replay_double_write() {
     }
 }
 
-// Read only for what it had in common with others, and these are gone. What was damaged stays damaged.
+// Pages of blobs, or what may be such, tell nothing.
+bool examiner::owners_unknown() const {
+    return !_unseen.empty() || !_bad_roots.empty() || std::ranges::any_of(_out.blobs, &examined_blob::owns_more);
+}
+
+// Read only for what it had in common with others, and these are gone: not while one that nobody can understand, or of
+// which an earlier repair kept what it could, may be among them. What was damaged stays damaged.
 void examiner::find_restored() {
+    auto was_damaged = [](const examined_blob& b) {
+        return (b.record.flags.invalid & format::invalid_flag::set_aside) != 0;
+    };
+    if (owners_unknown() || std::ranges::any_of(_out.blobs, was_damaged)) return;
     for (uint32_t i = 0; i < _out.blobs.size(); ++i) {
         const examined_blob& b = _out.blobs[i];
         const auto& flags = b.record.flags;
@@ -424,11 +434,9 @@ bool examiner::any_set_aside() const {
 
 void examiner::compare_masks() {
     const bool something_unknown = !_unseen.empty() || !_bad_roots.empty() || any_set_aside();
-    const bool owners_unknown =
-        !_unseen.empty() || !_bad_roots.empty() || std::ranges::any_of(_out.blobs, &examined_blob::owns_more);
     const bool masks_tell =
         clean() && _e.mask(mask_type::used_pages) != nullptr && _e.mask(mask_type::used_clusters) != nullptr;
-    if (owners_unknown && !masks_tell) keep_all();
+    if (owners_unknown() && !masks_tell) keep_all();
     if (something_unknown) {
         keep_what_a_broken_blob_may_own(mask_type::used_pages, _out.used_pages);
         keep_what_a_broken_blob_may_own(mask_type::used_clusters, _out.used_clusters);

@@ -35,6 +35,7 @@ class examiner {
     void report_bad_mask_of_area();
     bool clean() const noexcept { return _super.masks_are_true(); }
     bool any_set_aside() const;
+    bool owners_unknown() const;
     void compare_masks();
     void compare_mask(format::mask_type type, const format::bit_mask& ours);
     void find_restored();

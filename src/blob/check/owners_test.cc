@@ -221,5 +221,28 @@ TEST(blob_owners, blobs_keep_the_pages_they_have_of_the_double_write_area) {
     }
 }
 
+// --- who was set aside for what it shares
+
+TEST(blob_owners, nobody_may_be_written_again_while_another_may_have_anything) {
+    enum { unseen, bad_root, damaged, unreadable, cut };
+    for (int what : {unseen, bad_root, damaged, unreadable, cut}) {
+        SCOPED_TRACE(what);
+        store s(what != unseen);
+        s.record(store::thick).flags.data_read_only |= format::data_ro_flag::set_aside;
+        s.write(s.record(store::thick));
+        if (what == unseen) s.bad_pages = {s.offset_of(nobodys_page)};
+        if (what == bad_root) s.damage(store::own);
+        if (what == damaged) s.damage(4);
+        if (what == unreadable) s.bad_pages = {s.offset_of(4)};
+        if (what == cut) s.damage(13);
+        const auto found = check_of(s);
+        EXPECT_TRUE(found.restored.empty());
+        repair(s);
+        EXPECT_TRUE(check_of(s).find(format::id_of_root_page(store::thick))->aside());
+        expect_settled(s, found);
+        EXPECT_TRUE(check_of(s).find(format::id_of_root_page(store::thick))->aside()) << "nor by the next repair";
+    }
+}
+
 }  // namespace
 }  // namespace varve::blob::check
