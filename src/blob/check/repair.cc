@@ -73,11 +73,15 @@ class patcher {
     std::map<uint32_t, patched> _pages;
 };
 
-void set_flags(page_bytes& root, uint64_t invalid, uint64_t data_read_only) {
-    for_each_descriptor(root, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
-        if (type != format::descriptor_type::flags || length != 3 * sizeof(le64)) return;
-        put(root, body, le64(get<le64>(root, body) | invalid));
-        put(root, body + sizeof(le64), le64(get<le64>(root, body + sizeof(le64)) | data_read_only));
+struct flag_bits {
+    uint64_t invalid = 0, data_read_only = 0;
+};
+void change_flags(page_bytes& page, flag_bits set, flag_bits clear = {}) {
+    for_each_descriptor(page, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
+        constexpr std::size_t word = sizeof(le64);
+        if (type != format::descriptor_type::flags || length != 3 * word) return;
+        put(page, body, le64((get<le64>(page, body) & ~clear.invalid) | set.invalid));
+        put(page, body + word, le64((get<le64>(page, body + word) & ~clear.data_read_only) | set.data_read_only));
     });
 }
 // Appends the internal xattr that says why, if the page has room; a reason that is longer than the room is cut.
@@ -94,7 +98,7 @@ void add_reason(page_bytes& page, std::string text) {
     put(page, end, w);
     std::memcpy(page.data() + end + sizeof w, format::xattr_set_aside.data(), format::xattr_set_aside.size());
     std::memcpy(page.data() + end + fixed, text.data(), text.size());
-    set_flags(page, format::invalid_flag::internal_xattrs, 0);
+    change_flags(page, {.invalid = format::invalid_flag::internal_xattrs});
 }
 
 // An internal xattr, wherever it is in the page.
@@ -134,7 +138,8 @@ class planner {
                 set_aside_sharers(f);
         for (format::blob_id id : _found.restored) restore(id);
         for (const auto& [id, mark] : _found.false_marks)
-            take_out(id, mark, 0, fmt::format("blob {:#x}: {} taken out, since others read from it", id, mark));
+            take_out(id, mark, {}, {.data_read_only = format::data_ro_flag::read_only},
+                     fmt::format("blob {:#x}: {} taken out, since others read from it: it is a snapshot", id, mark));
         plan_pages();
         plan_masks();
         plan_super();
@@ -154,10 +159,8 @@ class planner {
         page_bytes& page = *_patches.open(root, why);
         const bool external = (b.record.flags.invalid & format::invalid_flag::external_snapshot) != 0;
         const bool parent_lost = b.chain_broken && b.record.thin() && !external && !b.parent;
-        set_flags(page,
-                  format::invalid_flag::set_aside | format::invalid_flag::thin |
-                      (parent_lost ? format::invalid_flag::parent_lost : 0),
-                  0);
+        change_flags(page, {.invalid = format::invalid_flag::set_aside | format::invalid_flag::thin |
+                                       (parent_lost ? format::invalid_flag::parent_lost : 0)});
         std::vector<uint32_t> extent_pages;  // that stay
         for (const auto& use : b.extents)
             if (use.stays()) extent_pages.push_back(use.page);
@@ -211,7 +214,7 @@ class planner {
             page_bytes& page = *_patches.open(root);
             if ((first_flags(page).second & format::data_ro_flag::set_aside) != 0) continue;  // one reason is enough
             _patches.open(root, fmt::format("blob {:#x} set aside: {}", id, f.text));
-            set_flags(page, 0, format::data_ro_flag::set_aside);
+            change_flags(page, {.data_read_only = format::data_ro_flag::set_aside});
             if (!b->broken()) add_reason(page, f.text);
         }
     }
@@ -226,22 +229,18 @@ class planner {
 
     // The reason is gone for which the blob was read only.
     void restore(format::blob_id id) {
-        take_out(id, format::xattr_set_aside, format::data_ro_flag::set_aside,
+        take_out(id, format::xattr_set_aside, {.data_read_only = format::data_ro_flag::set_aside}, {},
                  fmt::format("blob {:#x} may be written again: nothing is wrong any more", id));
     }
-    // An internal attribute, and a flag of those that make the data read-only.
-    void take_out(format::blob_id id, std::string_view attribute, uint64_t flag, const std::string& why) {
+    // An internal attribute, and flags with it.
+    void take_out(format::blob_id id, std::string_view attribute, flag_bits flags, flag_bits instead,
+                  const std::string& why) {
         const format::blob_record& record = _found.find(id)->record;
         for (uint32_t number : record.pages) erase_internal(*_patches.open(number, why), attribute);
         const bool others =
             std::ranges::any_of(record.internal_xattrs, [&](const format::xattr& x) { return x.name != attribute; });
-        page_bytes& page = *_patches.open(format::root_page_of(id), why);
-        for_each_descriptor(page, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
-            constexpr std::size_t word = sizeof(le64);
-            if (type != format::descriptor_type::flags || length != 3 * word) return;
-            if (!others) put(page, body, le64(get<le64>(page, body) & ~format::invalid_flag::internal_xattrs));
-            put(page, body + word, le64(get<le64>(page, body + word) & ~flag));
-        });
+        if (!others) flags.invalid |= format::invalid_flag::internal_xattrs;
+        change_flags(*_patches.open(format::root_page_of(id), why), instead, flags);
     }
 
     // A round that was committed and is not in place yet comes first, as a load would repeat it; then it is over, so
@@ -286,8 +285,8 @@ class planner {
                              std::make_move_iterator(rest.changes.end()));
     }
 
-    // What a load may take for a round, also one that is damaged: it may be known all the same. Nothing else is cleared:
-    // it may be a blob's.
+    // What a load may take for a round, also one that is damaged: it may be known all the same. Nothing else is
+    // cleared: it may be a blob's.
     bool is_round(const page_bytes& header) const {
         const auto& extension = *_e.store()->extension;
         return format::find_double_write(header, extension.double_write.header_page(0), extension.double_write,

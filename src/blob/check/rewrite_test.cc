@@ -323,11 +323,15 @@ TEST(blob_rewrite, a_mark_of_a_snapshot_with_other_clones_is_taken_out) {
             SCOPED_TRACE(testing::Message() << mark << named);
             store s;
             format::blob_record& r = s.record(store::snap1);
+            r.flags.data_read_only = 0;
             const le64 id = format::id_of_root_page(named);
             r.internal_xattrs.set(mark, std::string_view(reinterpret_cast<const char*>(&id), sizeof id));
             r.flags.invalid |= format::invalid_flag::internal_xattrs;
             s.write(r);
             expect_repaired(s, {"half_made_snapshot error blob 0x100000006"}, 0);
+            repair(s);
+            const auto* snapshot = check_of(s).find(r.id);
+            EXPECT_EQ(snapshot->record.flags.data_read_only, format::data_ro_flag::read_only) << "as every snapshot";
         }
     }
 }
