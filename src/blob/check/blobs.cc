@@ -283,11 +283,21 @@ void examiner::look_at_flags(examined_blob& b) {
                                         b.id(), r.unknown.size(), r.unknown.front().type));
         f.blobs = {b.id()};
     }
-    if (b.broken()) return;
-    const bool external = (r.flags.invalid & format::invalid_flag::external_snapshot) != 0;
-    if (external && r.internal_xattrs.find(format::xattr_external_parent) == nullptr)
-        break_blob(b, "is a clone of an external snapshot, and does not say of which", format::no_page);
-    if (external && !r.thin()) break_blob(b, "is a clone of an external snapshot, but not thin", format::no_page);
+    if (b.too_large()) {  // to SPDK it may be fine
+        finding& f = report(problem::bad_blob, severity::error,
+                            fmt::format("blob {:#x}: has {} clusters, more than the {} that a load has room for",
+                                        b.id(), r.cluster_count, format::clusters_max));
+        f.blobs = {b.id()};
+    }
+    if (b.broken() || (r.flags.invalid & format::invalid_flag::external_snapshot) == 0) return;
+    const std::string* parent = r.internal_xattrs.find(format::xattr_external_parent);
+    if (parent == nullptr || parent->empty())
+        return break_blob(b, "is a clone of an external snapshot, and does not say of which", format::no_page);
+    if (r.thin()) return;
+    finding& f =
+        report(problem::bad_blob, severity::note,
+               fmt::format("blob {:#x}: is a clone of an external snapshot, but thick: nothing of that shows", b.id()));
+    f.blobs = {b.id()};
 }
 
 }  // namespace varve::blob::check

@@ -351,5 +351,57 @@ TEST(blob_check, reports_and_dumps) {
     EXPECT_THAT(dump_in_words(e, found), HasSubstr("map            none x 3, "));
 }
 
+// --- what a load sets aside, and what not
+
+TEST(blob_check, a_blob_with_more_clusters_than_a_load_has_room_for) {
+    for (bool too_large : {true, false}) {
+        store s;
+        format::blob_record& r = s.add(20, "large", {}, {}, true);
+        r.cluster_count = (uint64_t{1} << 28) + (too_large ? 1 : 0);
+        r.extent_pages = {{.page = 0, .count = static_cast<uint32_t>(r.extent_page_count())}};
+        s.write(r);
+        s.clusters_used.set(60);  // nobody's, unless a blob that is set aside has it
+        s.write_masks();
+        const auto found = check_of(s);
+        if (too_large) {
+            EXPECT_THAT(all_text(found), HasSubstr("bad_blob error blob 0x100000014: has 268435457 clusters, more"));
+            EXPECT_THAT(all_text(found), HasSubstr("owners_unknown note used_cluster_mask: clusters 60"));
+        } else {
+            EXPECT_THAT(all_text(found), Not(HasSubstr("0x100000014")));
+        }
+        const auto root = s.get(20);
+        repair(s);
+        EXPECT_EQ(s.get(20), root);
+        EXPECT_EQ(check_of(s).used_clusters.test(60), too_large);
+        expect_settled(s, found);
+    }
+}
+
+TEST(blob_check, a_clone_of_an_external_snapshot_says_of_which) {
+    store s;
+    format::blob_record& r = s.record(store::thin);
+    r.flags.invalid |= format::invalid_flag::external_snapshot | format::invalid_flag::internal_xattrs;
+    r.internal_xattrs.set(format::xattr_external_parent, "");
+    s.write(r);
+    expect_repaired(s, {"bad_blob error blob 0x100000003: is a clone of an external snapshot, and does not say of"}, 0);
+}
+
+// Nothing of a parent shows in a thick blob: a load serves it.
+TEST(blob_check, a_thick_blob_has_no_use_for_a_parent) {
+    store s;
+    format::blob_record& external = s.record(store::thick);
+    external.flags.invalid |= format::invalid_flag::external_snapshot | format::invalid_flag::internal_xattrs;
+    external.internal_xattrs.set(format::xattr_external_parent, std::string(36, 'u') + '\0');
+    s.write(external);
+    format::blob_record& odd = s.record(store::old);
+    odd.flags.invalid |= format::invalid_flag::internal_xattrs;
+    odd.internal_xattrs.set(format::xattr_parent, "odd");
+    s.write(odd);
+    const auto found = check_of(s);
+    EXPECT_EQ(found.errors(), 0u) << all_text(found);
+    EXPECT_THAT(all_text(found), HasSubstr("bad_blob note blob 0x100000001: is a clone of an external snapshot, but"));
+    EXPECT_TRUE(repair(s).empty());
+}
+
 }  // namespace
 }  // namespace varve::blob::check

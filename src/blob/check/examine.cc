@@ -427,7 +427,8 @@ void examiner::compare_mask(mask_type type, const format::bit_mask& ours) {
 bool examiner::any_set_aside() const {
     auto aside = [this](const examined_blob& b) {
         const bool restored = std::ranges::binary_search(_out.restored, b.id());
-        return b.broken() || (b.aside() && !restored) || b.record.access() == format::blob_access::none;
+        return b.broken() || (b.aside() && !restored) || b.record.access() == format::blob_access::none ||
+               b.too_large();
     };
     return _parents_missing || !_sharers.empty() || std::ranges::any_of(_out.blobs, aside);
 }

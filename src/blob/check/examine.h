@@ -44,6 +44,7 @@ struct examined_blob {
         return (record.flags.invalid & format::invalid_flag::set_aside) != 0 ||
                (record.flags.data_read_only & format::data_ro_flag::set_aside) != 0;
     }
+    bool too_large() const noexcept { return record.cluster_count > format::clusters_max; }  // for a load
     std::string name() const;  // xattr "name" up to its zero, or empty
 };
 

@@ -12,14 +12,15 @@ namespace varve::blob::check {
 void examiner::link_parents() {
     for (examined_blob& b : _out.blobs) {
         // SPDK leaves a SNAP behind when it removes a snapshot that was a clone of an external one: it means nothing.
-        if ((b.record.flags.invalid & format::invalid_flag::external_snapshot) != 0) continue;
+        // Nor does one of a thick blob.
+        if (!b.record.thin() || (b.record.flags.invalid & format::invalid_flag::external_snapshot) != 0) continue;
         auto parent = b.record.id_in(format::xattr_parent);
         if (!parent) {
             break_blob(b, parent.error().message(), format::no_page);
             report_blob(problem::bad_blob, b, b.wrong);
             continue;
         }
-        if (*parent && b.record.thin()) b.parent = **parent;
+        if (*parent) b.parent = **parent;
     }
     std::set<format::blob_id> parents;
     for (const examined_blob& b : _out.blobs)
