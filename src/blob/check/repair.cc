@@ -84,11 +84,11 @@ void change_flags(page_bytes& page, flag_bits set, flag_bits clear = {}) {
         put(page, body + word, le64((get<le64>(page, body + word) & ~clear.data_read_only) | set.data_read_only));
     });
 }
-// Appends the internal xattr that says why, if the page has room; a reason that is longer than the room is cut.
-void add_reason(page_bytes& page, std::string text) {
+// Appends the internal xattr that says why. False: the page has no room; a reason that is longer than the room is cut.
+bool append_reason(page_bytes& page, std::string text) {
     const std::size_t end = for_each_descriptor(page, [](auto, auto, auto) {});
     const std::size_t fixed = sizeof(format::xattr_wire) + format::xattr_set_aside.size();
-    if (end + fixed + 8 > space_end) return;
+    if (end + fixed + 8 > space_end) return false;
     text.resize(std::min({text.size(), space_end - end - fixed, std::size_t{400}}));
     const format::xattr_wire w{
         .header = {.type = static_cast<uint8_t>(format::descriptor_type::internal_xattr),
@@ -98,11 +98,11 @@ void add_reason(page_bytes& page, std::string text) {
     put(page, end, w);
     std::memcpy(page.data() + end + sizeof w, format::xattr_set_aside.data(), format::xattr_set_aside.size());
     std::memcpy(page.data() + end + fixed, text.data(), text.size());
-    change_flags(page, {.invalid = format::invalid_flag::internal_xattrs});
+    return true;
 }
 
-// An internal xattr, wherever it is in the page.
-void erase_internal(page_bytes& page, std::string_view which) {
+// The last internal xattr of this name in the page. False: there is none.
+bool erase_last(page_bytes& page, std::string_view which) {
     std::size_t from = 0, to = 0;
     const std::size_t end =
         for_each_descriptor(page, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
@@ -115,9 +115,10 @@ void erase_internal(page_bytes& page, std::string_view which) {
             from = at;
             to = body + length;
         });
-    if (to == 0) return;
+    if (to == 0) return false;
     std::memmove(page.data() + from, page.data() + to, end - to);
     std::memset(page.data() + from + (end - to), 0, to - from);
+    return true;
 }
 
 class planner {
@@ -156,11 +157,11 @@ class planner {
         const uint32_t root = format::root_page_of(b.id());
         if (b.record.pages.empty() || !has_flags(*_e.page(root))) return;  // no place for a flag
         const std::string why = fmt::format("blob {:#x} set aside: {}", b.id(), b.wrong);
-        page_bytes& page = *_patches.open(root, why);
         const bool external = (b.record.flags.invalid & format::invalid_flag::external_snapshot) != 0;
         const bool parent_lost = b.chain_broken && b.record.thin() && !external && !b.parent;
-        change_flags(page, {.invalid = format::invalid_flag::set_aside | format::invalid_flag::thin |
-                                       (parent_lost ? format::invalid_flag::parent_lost : 0)});
+        change_all_flags(b.record, why,
+                         {.invalid = format::invalid_flag::set_aside | format::invalid_flag::thin |
+                                     (parent_lost ? format::invalid_flag::parent_lost : 0)});
         std::vector<uint32_t> extent_pages;  // that stay
         for (const auto& use : b.extents)
             if (use.stays()) extent_pages.push_back(use.page);
@@ -171,7 +172,17 @@ class planner {
             put(last, offsetof(md_page_wire, next), le32(format::no_page));
         }
         for (const auto& use : b.extents) take_out_clusters(use);
-        add_reason(page, b.wrong);
+        add_reason(b, b.wrong, why);
+    }
+    void add_reason(const examined_blob& b, const std::string& text, const std::string& why) {
+        if (append_reason(*_patches.open(format::root_page_of(b.id()), why), text))
+            change_all_flags(b.record, why, {.invalid = format::invalid_flag::internal_xattrs});
+    }
+    // Of all flags in a chain the last count, and its first page must have some.
+    void change_all_flags(const format::blob_record& record, const std::string& why, flag_bits set,
+                          flag_bits clear = {}) {
+        for (uint32_t number : record.pages)
+            if (has_flags(*_e.page(number))) change_flags(*_patches.open(number, why), set, clear);
     }
 
     // In a page of the chain: extents outside of the store, and extent pages that are none.
@@ -211,20 +222,11 @@ class planner {
             const examined_blob* b = _found.find(id);
             if (b == nullptr || b->aside() || b->unreadable || b->record.pages.empty()) continue;
             if (!has_flags(*_e.page(root))) continue;
-            page_bytes& page = *_patches.open(root);
-            if ((first_flags(page).second & format::data_ro_flag::set_aside) != 0) continue;  // one reason is enough
-            _patches.open(root, fmt::format("blob {:#x} set aside: {}", id, f.text));
-            change_flags(page, {.data_read_only = format::data_ro_flag::set_aside});
-            if (!b->broken()) add_reason(page, f.text);
+            if (!_set_aside.insert(id).second) continue;  // one reason is enough
+            const std::string why = fmt::format("blob {:#x} set aside: {}", id, f.text);
+            change_all_flags(b->record, why, {.data_read_only = format::data_ro_flag::set_aside});
+            if (!b->broken()) add_reason(*b, f.text, why);
         }
-    }
-    static std::pair<uint64_t, uint64_t> first_flags(const page_bytes& root) {
-        std::pair<uint64_t, uint64_t> out{0, 0};
-        for_each_descriptor(root, [&](format::descriptor_type type, std::size_t body, std::size_t length) {
-            if (type == format::descriptor_type::flags && length == 3 * sizeof(le64))
-                out = {get<le64>(root, body), get<le64>(root, body + sizeof(le64))};
-        });
-        return out;
     }
 
     // The reason is gone for which the blob was read only.
@@ -236,11 +238,12 @@ class planner {
     void take_out(format::blob_id id, std::string_view attribute, flag_bits flags, flag_bits instead,
                   const std::string& why) {
         const format::blob_record& record = _found.find(id)->record;
-        for (uint32_t number : record.pages) erase_internal(*_patches.open(number, why), attribute);
+        for (uint32_t number : record.pages)
+            while (erase_last(*_patches.open(number, why), attribute)) continue;
         const bool others =
             std::ranges::any_of(record.internal_xattrs, [&](const format::xattr& x) { return x.name != attribute; });
         if (!others) flags.invalid |= format::invalid_flag::internal_xattrs;
-        change_flags(*_patches.open(format::root_page_of(id), why), instead, flags);
+        change_all_flags(record, why, instead, flags);
     }
 
     // A round that was committed and is not in place yet comes first, as a load would repeat it; then it is over, so
@@ -399,7 +402,8 @@ class planner {
     const examination& _found;
     patcher _patches;
     repair_plan _plan;
-    std::set<uint32_t> _mended;  // pages that are written before everything else
+    std::set<format::blob_id> _set_aside;  // for what they share
+    std::set<uint32_t> _mended;            // pages that are written before everything else
 };
 
 }  // namespace

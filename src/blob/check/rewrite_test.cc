@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "blob/check/descriptors.h"
 #include "blob/check/test_repair.h"
 
 namespace varve::blob::check {
@@ -334,6 +335,58 @@ TEST(blob_rewrite, a_mark_of_a_snapshot_with_other_clones_is_taken_out) {
             EXPECT_EQ(snapshot->record.flags.data_read_only, format::data_ro_flag::read_only) << "as every snapshot";
         }
     }
+}
+
+// --- what hostile metadata says twice
+
+TEST(blob_rewrite, a_mark_that_is_there_twice_is_taken_out_at_once) {
+    store s;
+    format::blob_record& r = s.record(store::snap1);
+    const le64 id = r.id;
+    for (int i = 0; i < 3; ++i) {
+        r.internal_xattrs.append(
+            {std::string(format::xattr_in_progress), std::string(reinterpret_cast<const char*>(&id), sizeof id)});
+        r.xattrs.append({.name = "between", .value = "them"});
+    }
+    r.flags.invalid |= format::invalid_flag::internal_xattrs;
+    s.write(r);
+    expect_repaired(s, {"half_made_snapshot error blob 0x100000006"}, 0);
+}
+
+// The last flags of a chain count.
+struct with_later_flags : store {
+    explicit with_later_flags(uint64_t data_read_only) {
+        const std::size_t end = for_each_descriptor(get(13), [](auto, auto, auto) {});
+        poke(13, end,
+             format::flags_wire{
+                 .header = {.type = static_cast<uint8_t>(format::descriptor_type::flags), .length = 3 * sizeof(le64)},
+                 .invalid = 0,
+                 .data_read_only = data_read_only,
+                 .md_read_only = 0});
+    }
+    const examined_blob& its(const examination& found) { return *found.find(format::id_of_root_page(old)); }
+};
+
+TEST(blob_rewrite, flags_in_a_later_page_are_changed_too) {
+    with_later_flags shares(0);
+    shares.add(20, "other", {shares.record(store::old).runs[0].first}, {}, false, false);
+    shares.write_masks();
+    expect_repaired(shares, {"shared_clusters error"}, 0);
+    repair(shares);
+    EXPECT_TRUE(shares.its(check_of(shares)).aside());
+
+    with_later_flags damaged(0);
+    const format::page_bytes root = damaged.get(store::old);
+    const std::size_t end = for_each_descriptor(root, [](auto, auto, auto) {});
+    damaged.poke(store::old, end, format::descriptor_header_wire{.type = 4, .length = 1});  // no attribute
+    expect_repaired(damaged, {"bad_page error blob 0x10000000c"}, 0);
+    repair(damaged);
+    EXPECT_EQ(damaged.its(check_of(damaged)).record.access(), format::blob_access::none);
+
+    with_later_flags restored(format::data_ro_flag::set_aside);
+    expect_repaired(restored, {"what it was set aside for is gone"}, 0);
+    repair(restored);
+    EXPECT_EQ(restored.its(check_of(restored)).record.access(), format::blob_access::full);
 }
 
 }  // namespace
