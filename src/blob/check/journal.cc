@@ -29,12 +29,57 @@ uint32_t crc_of(std::span<const std::byte> before, std::span<const std::byte> af
 }
 constexpr std::size_t sector = 512;  // is written whole or not at all
 
+// All changes of one place, which may be of different lengths: a page of the store's size, and what of it means
+// anything.
+class place {
+  public:
+    void add(const change& c) { _changes.push_back(&c); }
+    bool may_be_lost() const noexcept {
+        return std::ranges::any_of(_changes, [](const change* c) { return c->lost; });
+    }
+    std::size_t size() const noexcept {
+        return std::ranges::max(_changes, {}, [](const change* c) { return c->after.size(); })->after.size();
+    }
+    // What was there, as far as it is known, and after each change.
+    std::vector<std::vector<std::byte>> states() const {
+        std::vector<std::byte> now(size());
+        for (const change* c : _changes | std::views::reverse)
+            std::ranges::copy(c->lost ? c->after : c->before, now.begin());
+        std::vector<std::vector<std::byte>> out{now};
+        for (const change* c : _changes) {
+            std::ranges::copy(c->after, now.begin());
+            out.push_back(now);
+        }
+        return out;
+    }
+    // One after another, as they were made, so that a tear leaves no more than a tear of the repair did; those of the
+    // same length at once.
+    void take_back(std::vector<std::byte> now, repair_plan& out) const {
+        const auto all = states();
+        for (std::size_t i = _changes.size(); i-- > 0 && now != all.front();) {
+            const std::size_t length = _changes[i]->after.size();
+            if (i > 0 && _changes[i - 1]->after.size() == length) continue;
+            const auto before = std::span(now).first(length);
+            const auto after = std::span(all[i]).first(length);
+            if (std::ranges::equal(before, after)) continue;
+            out.changes.push_back({.offset = _changes[i]->offset,
+                                   .before = {before.begin(), before.end()},
+                                   .after = {after.begin(), after.end()},
+                                   .why = _changes[i]->why});
+            std::ranges::copy(after, now.begin());
+        }
+    }
+
+  private:
+    std::vector<const change*> _changes;
+};
+
 // Each sector of `now` is what it was in one of the states.
-bool made_of(std::span<const std::byte> now, const std::vector<const std::vector<std::byte>*>& states) {
+bool made_of(std::span<const std::byte> now, const std::vector<std::vector<std::byte>>& states) {
     for (std::size_t at = 0; at < now.size(); at += sector) {
         const std::size_t size = std::min(sector, now.size() - at);
-        if (std::ranges::none_of(states, [&](const auto* s) {
-                return std::ranges::equal(now.subspan(at, size), std::span(*s).subspan(at, size));
+        if (std::ranges::none_of(states, [&](const auto& s) {
+                return std::ranges::equal(now.subspan(at, size), std::span(s).subspan(at, size));
             })) {
             return false;
         }
@@ -89,29 +134,23 @@ result<repair_plan> decode_journal(std::string_view text) {
 }
 
 result<repair_plan> plan_undo(const repair_plan& journal, storage& device) {
-    // A page may have been changed more than once.
-    std::map<std::pair<uint64_t, std::size_t>, std::vector<const std::vector<std::byte>*>> states;
-    for (const change& c : journal.changes) {
-        auto& all = states[{c.offset, c.before.size()}];
-        if (all.empty()) all.push_back(c.lost ? &c.after : &c.before);
-        all.push_back(&c.after);
-    }
+    std::map<uint64_t, place> places;
+    for (const change& c : journal.changes) places[c.offset].add(c);
     repair_plan out;
     for (const change& c : journal.changes | std::views::reverse) {
-        auto mine = states.extract({c.offset, c.before.size()});
-        if (mine.empty()) continue;  // its last change was seen to
-        const auto& all = mine.mapped();
-        std::vector<std::byte> now(c.before.size());
+        const auto mine = places.extract(c.offset);
+        if (mine.empty()) continue;  // it was seen to with a later change
+        const place& here = mine.mapped();
+        std::vector<std::byte> now(here.size());
         piece p{.offset = c.offset, .bytes = now, .failed = {}};
         device.read(std::span(&p, 1));
-        if (!p.failed.empty() && c.lost) continue;  // it was not written
+        if (!p.failed.empty() && here.may_be_lost()) continue;  // it was not written
         if (!p.failed.empty()) return fail(errc::io, fmt::format("{}: {}", c.why, p.failed));
-        if (!made_of(now, all))
+        if (!made_of(now, here.states()))
             return fail(errc::busy, fmt::format("{}: what is there is neither what was there before nor what the "
                                                 "repair wrote: somebody has written since",
                                                 c.why));
-        if (now == *all.front()) continue;
-        out.changes.push_back({.offset = c.offset, .before = std::move(now), .after = *all.front(), .why = c.why});
+        here.take_back(std::move(now), out);
     }
     return out;
 }
