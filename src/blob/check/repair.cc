@@ -350,13 +350,23 @@ class planner {
             plan_copy(s);
         }
         // The last of all: before it, whoever looks finds the same as this repair did.
-        add(0, _e.super_page(), format::encode_super(s),
-            rebuilt             ? fmt::format("super block: made anew from {}", _e.rebuilt_from())
-            : _found.masks_lied ? "super block: that the store was unloaded was not true"
-            : damaged           ? "super block: made whole"
-            : was_clean         ? "super block: a new sequence number"
-            : s.clean           ? "super block: unloaded"
-                                : "super block: a new sequence number; the store stays not unloaded");
+        add_super(format::encode_super(s), rebuilt ? fmt::format("super block: made anew from {}", _e.rebuilt_from())
+                                           : _found.masks_lied ? "super block: that the store was unloaded was not true"
+                                           : damaged           ? "super block: made whole"
+                                           : was_clean         ? "super block: a new sequence number"
+                                           : s.clean
+                                               ? "super block: unloaded"
+                                               : "super block: a new sequence number; the store stays not unloaded");
+    }
+    // Over a first sector without a seal comes the sealed one by itself: however the page is torn then, it counts.
+    void add_super(const page_bytes& bytes, const std::string& why) {
+        page_bytes now = _e.super_page();
+        if (format::first_sector_sealed(bytes) && !format::first_sector_sealed(now)) {
+            const auto sealed = std::span(bytes).first(format::first_sector);
+            add(0, std::span(now).first(format::first_sector), sealed, why + " (its first sector)");
+            std::ranges::copy(sealed, now.begin());
+        }
+        add(0, now, bytes, why);
     }
     void plan_copy(const format::super_block& s) {
         const uint32_t page = s.extension->copy_page;
