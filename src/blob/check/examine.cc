@@ -361,9 +361,8 @@ void examiner::find_restored() {
 void examiner::keep_what_a_broken_blob_may_own(mask_type type, format::bit_mask& ours) {
     const format::bit_mask* theirs = _e.mask(type);
     if (theirs == nullptr) return;
-    std::vector<uint32_t> kept;
-    for (uint32_t i = 0; clean() && i < ours.size(); ++i)
-        if (theirs->test(i) && !ours.test(i)) kept.push_back(i);
+    number_list kept;
+    if (clean()) kept = only_in(*theirs, ours);
     for (std::size_t i = 0; i < ours.words().size(); ++i) ours.words()[i] |= theirs->words()[i];
     if (kept.empty()) return;
     const bool clusters = type == mask_type::used_clusters;
@@ -372,9 +371,9 @@ void examiner::keep_what_a_broken_blob_may_own(mask_type type, format::bit_mask&
                                     "them; they are kept until these are removed",
                                     format::name_of(type), clusters ? "clusters" : "pages", in_words(kept)));
     if (clusters)
-        f.clusters = as_runs(kept);
+        list_clusters(f, std::move(kept));
     else
-        f.pages = std::move(kept);
+        list_pages(f, kept);
 }
 
 // The masks are of the last time the store was unloaded; a damaged blob may have got anything since. So nothing that
@@ -397,22 +396,17 @@ void examiner::compare_mask(mask_type type, const format::bit_mask& ours) {
         if (_e.mask_was_read(type)) report(problem::bad_mask, severity::error, _e.why_no_mask(type)).repairable = true;
         return;
     }
-    std::vector<uint32_t> missing, surplus;
-    for (uint32_t i = 0; i < ours.size(); ++i) {
-        if (i % 64 == 0 && ours.words()[i / 64] == theirs->words()[i / 64]) i += 63;  // and one more
-        if (ours.test(i) == theirs->test(i)) continue;
-        (ours.test(i) ? missing : surplus).push_back(i);
-    }
+    const number_list missing = only_in(ours, *theirs), surplus = only_in(*theirs, ours);
     const std::string_view things = type == mask_type::used_clusters ? "clusters" : "pages";
-    auto tell = [&](problem what, const std::vector<uint32_t>& which, std::string_view words) {
+    auto tell = [&](problem what, const number_list& which, std::string_view words) {
         if (which.empty()) return;
         finding& f = report(what, severity::error,
                             fmt::format("{}: {} {} {}", format::name_of(type), things, in_words(which), words));
         f.repairable = true;
         if (type == mask_type::used_clusters)
-            f.clusters = as_runs(which);
+            list_clusters(f, which);
         else
-            f.pages = which;
+            list_pages(f, which);
     };
     if (type == mask_type::used_blobids) {
         tell(problem::unmarked, missing, "begin blobs, but are not marked");

@@ -2,9 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <bit>
 #include <iterator>
 
 namespace varve::blob::check {
+
+namespace {
+
+constexpr std::size_t listed_max = 65536;
+
+}  // namespace
 
 std::string_view name_of(problem p) noexcept {
     switch (p) {
@@ -85,10 +93,48 @@ std::optional<finding> look_at_aside(const format::blob_record& r) {
     return f;
 }
 
-std::string in_words(std::span<const format::cluster_run> runs) {
+void number_list::add(uint32_t first, uint32_t count) {
+    if (!runs.empty() && left_out == 0 && runs.back().first + runs.back().count == first)
+        runs.back().count += count;
+    else if (runs.size() < listed_max)
+        runs.push_back({first, count});
+    else
+        left_out += count;
+}
+
+number_list only_in(const format::bit_mask& a, const format::bit_mask& b) {
+    number_list out;
+    for (std::size_t i = 0; i < a.words().size(); ++i) {
+        constexpr unsigned bits = 64;
+        const uint64_t word = a.words()[i] & ~b.words()[i];
+        for (unsigned at = 0, end = 0; word >> end != 0; at = end) {
+            at = end + static_cast<unsigned>(std::countr_zero(word >> end));
+            end = at + static_cast<unsigned>(std::countr_one(word >> at));
+            out.add(static_cast<uint32_t>(i * bits + at), end - at);
+            if (end == bits) break;
+        }
+    }
+    return out;
+}
+
+void list_pages(finding& f, const number_list& pages) {
+    f.not_listed = pages.left_out;
+    for (const auto& run : pages.runs) {
+        const uint32_t room = std::min<uint32_t>(run.count, static_cast<uint32_t>(listed_max - f.pages.size()));
+        for (uint32_t i = 0; i < room; ++i) f.pages.push_back(run.first + i);
+        f.not_listed += run.count - room;
+    }
+}
+void list_clusters(finding& f, number_list clusters) {
+    f.clusters = std::move(clusters.runs);
+    f.not_listed = clusters.left_out;
+}
+
+std::string in_words(const number_list& numbers) { return in_words(numbers.runs, numbers.left_out); }
+std::string in_words(std::span<const format::cluster_run> runs, uint64_t more) {
     constexpr std::size_t shown = 8;
     std::string out;
-    uint64_t left = 0;
+    uint64_t left = more;
     for (std::size_t i = 0; i < runs.size(); ++i) {
         const auto [first, count] = runs[i];
         if (i >= shown) {

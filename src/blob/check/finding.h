@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "blob/format/mask.h"
 #include "blob/format/record.h"
 
 namespace varve::blob::check {
@@ -48,15 +49,29 @@ struct finding {
     std::vector<format::blob_id> blobs;
     std::vector<uint32_t> pages;
     std::vector<format::cluster_run> clusters;
+    uint64_t not_listed = 0;  // more pages or clusters than there is room for
     std::string text;
 };
+
+// Numbers in ascending order. A mask may have any of 2^31, so memory is bounded whatever it says.
+struct number_list {
+    void add(uint32_t first, uint32_t count);
+    bool empty() const noexcept { return runs.empty(); }
+    std::vector<format::cluster_run> runs;  // the first of them
+    uint64_t left_out = 0;                  // numbers
+};
+// What `a` has and `b`, of the same size, has not.
+number_list only_in(const format::bit_mask& a, const format::bit_mask& b);
+void list_pages(finding& f, const number_list& pages);
+void list_clusters(finding& f, number_list clusters);
 
 // Of a blob that an earlier repair set aside: that is known and harms nobody. Nothing for another one.
 std::optional<finding> look_at_aside(const format::blob_record& r);
 
 // "1, 3-5, 9 and 312 more"
 std::string in_words(std::span<const uint32_t> sorted_numbers);
-std::string in_words(std::span<const format::cluster_run> runs);
+std::string in_words(std::span<const format::cluster_run> runs, uint64_t more = 0);
+std::string in_words(const number_list& numbers);
 std::vector<format::cluster_run> as_runs(std::span<const uint32_t> sorted_numbers);
 
 }  // namespace varve::blob::check

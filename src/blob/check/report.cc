@@ -75,13 +75,12 @@ json::object store_as_json(const evidence& e) {
 json::object finding_as_json(const finding& f) {
     json::array blobs;
     for (auto id : f.blobs) blobs.emplace_back(id_text(id));
-    return json::object{{"kind", name_of(f.what)},
-                        {"severity", f.how_bad == severity::error ? "error" : "note"},
-                        {"repairable", f.repairable},
-                        {"blobs", std::move(blobs)},
-                        {"pages", numbers(f.pages)},
-                        {"clusters", run_list(f.clusters)},
-                        {"text", f.text}};
+    json::object out{{"kind", name_of(f.what)},    {"severity", f.how_bad == severity::error ? "error" : "note"},
+                     {"repairable", f.repairable}, {"blobs", std::move(blobs)},
+                     {"pages", numbers(f.pages)},  {"clusters", run_list(f.clusters)}};
+    if (f.not_listed > 0) out.add("not_listed", f.not_listed);
+    out.add("text", f.text);
+    return out;
 }
 
 // Of a table no more than the size of the blob asks for: eight bytes name 2^32 extent pages.

@@ -18,7 +18,7 @@ struct outcome {
 
 // {"loadable":..., "errors":..., "notes":..., "store":{...}, "findings":[...], "changes":[...]}, all as it was before
 // a repair, and {"repaired":..., "changes_written":..., "journal":..., "left":[...]}: errors that are left, as
-// findings.
+// findings. A finding of more pages or clusters than are listed has "not_listed": how many more.
 json::value as_json(const evidence& e, const examination& found, const repair_plan& plan, const outcome& end = {});
 
 // A line for the store, one for each finding (errors only unless `notes`), and what would be or was changed.

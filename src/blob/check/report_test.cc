@@ -73,5 +73,54 @@ TEST(blob_report, what_came_of_a_repair) {
     EXPECT_THAT(after, HasSubstr(R"("repaired":true,"changes_written":3,"journal":"j","left":[])"));
 }
 
+// A mask may say anything of each of 2^31 clusters; what is kept of it is bounded.
+TEST(blob_report, not_all_numbers_of_a_mask_are_listed) {
+    constexpr uint32_t clusters = 400'000;
+    struct : storage {
+        format::device_shape shape() const noexcept override {
+            return {.size = {uint64_t{clusters} * 4096}, .block_size = 512};
+        }
+        void read(std::span<piece> pieces) override {
+            for (piece& p : pieces) {
+                std::ranges::fill(p.bytes, std::byte{});
+                for (const auto& [offset, what] : parts) {
+                    if (p.offset == offset)
+                        std::copy_n(what.begin(), std::min(what.size(), p.bytes.size()), p.bytes.begin());
+                }
+            }
+        }
+        std::vector<std::pair<uint64_t, std::vector<std::byte>>> parts;
+    } s;
+    const auto g = *format::plan_store(s.shape(), {.cluster_size = 4096, .md_page_count = 64});
+    auto super = format::new_super(g, "");
+    super.clean = true;
+    const auto page = format::encode_super(super);
+    s.parts.emplace_back(0, std::vector<std::byte>(page.begin(), page.end()));
+    for (auto type :
+         {format::mask_type::used_pages, format::mask_type::used_clusters, format::mask_type::used_blobids}) {
+        format::bit_mask bits(bits_of(type, g));
+        for (uint32_t i = 0; i < bits.size() && type == format::mask_type::used_clusters; i += 2) bits.set(i);
+        std::vector<std::byte> bytes(g.bytes_of(region_of(type, g)));
+        format::encode_mask(bits, type, bytes);
+        s.parts.emplace_back(g.offset_of(region_of(type, g)), std::move(bytes));
+    }
+    evidence e = *inspect(s);
+    const auto found = examine(e);
+    const finding* leaked = nullptr;
+    for (const finding& f : found.findings)
+        if (f.what == problem::leaked) leaked = &f;
+    ASSERT_NE(leaked, nullptr) << all_text(found);
+    EXPECT_LT(leaked->clusters.size(), 100'000u);
+    const auto text = json::write(as_json(e, found, {}));
+    EXPECT_THAT(text, HasSubstr("\"not_listed\":"));
+    uint64_t listed = 0;
+    for (const auto& run : leaked->clusters) listed += run.count;
+    EXPECT_THAT(leaked->text, HasSubstr(" and "));
+    EXPECT_THAT(leaked->text, HasSubstr(" more are marked as used, but nobody's"));
+    const uint64_t all = (clusters - g.first_data_cluster) / 2;
+    EXPECT_THAT(text, HasSubstr(std::to_string(all - listed)));
+    EXPECT_THAT(text, HasSubstr(std::to_string(all - 8) + " more"));
+}
+
 }  // namespace
 }  // namespace varve::blob::check
