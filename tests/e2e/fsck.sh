@@ -56,8 +56,7 @@ while read -r damage check repair kind options; do
     rm -f journal
     fsck "$repair" --repair --journal journal
     [ "$before" = "$(data_sum)" ] || fail "$damage: the repair changed data"
-    left=$repair
-    [ "$repair" != 1 ] || left=0
+    left=$((repair & ~1))
     fsck "$left"
     fsck "$left" --repair --journal journal2
     [ ! -e journal2 ] || fail "$damage: a second repair found something to change"
@@ -74,6 +73,7 @@ bad-chain-page 4 1 bad_page
 bad-extent-page 4 1 bad_page
 bad-mask 4 1 bad_mask
 bad-root 4 4 bad_root
+bad-root 4 5 bad_root --damage flipped-bit
 bad-super 4 1 lost_super
 flipped-bits-super 4 1 lost_super
 flipped-bits-super 4 1 lost_super --copy

@@ -20,7 +20,7 @@ namespace {
 
 namespace check = blob::check;
 
-enum fsck_status : int {
+enum fsck_status : int {  // the first are bits, of which some may be set together
     fsck_clean = 0,
     fsck_repaired = 1,
     fsck_errors_left = 4,
@@ -62,7 +62,7 @@ int say_end(const fsck_options& how, const check::examination& left, const check
         else if (!end.repaired)
             fmt::print("clean\n");
     }
-    return errors > 0 ? fsck_errors_left : end.repaired ? fsck_repaired : fsck_clean;
+    return (end.repaired ? fsck_repaired : fsck_clean) | (errors > 0 ? fsck_errors_left : fsck_clean);
 }
 
 // Not even a super block can be read.
@@ -173,7 +173,7 @@ int fsck_command(const arguments& args) {
     fsck_options how;
     CLI::App app{
         "Check a blobstore (logical volume store) on a file or block device that is not in use.\n\n"
-        "Exit status: 0 no errors; 1 repaired; 4 errors left; 8 there is no store, or it could not be read or "
+        "Exit status, a sum: 0 no errors; 1 repaired; 4 errors left; 8 there is no store, or it could not be read or "
         "written; 16 wrong usage.\n"
         "A repair never writes to data clusters and keeps every byte it replaces in a journal.",
         "varve fsck"};
