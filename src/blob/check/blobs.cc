@@ -84,7 +84,7 @@ void examiner::report_bad_root(uint32_t number, std::string_view what) {
                            number, format::id_of_root_page(number), what));
     f.pages = {number};
     f.blobs = {format::id_of_root_page(number)};
-    _bad_roots.push_back(number);
+    _bad_roots.set(number);
 }
 
 void examiner::find_bad_roots(const format::bit_mask* ids) {
@@ -103,6 +103,9 @@ void examiner::find_bad_roots(const format::bit_mask* ids) {
             if (old != nullptr && old->test(number)) report_bad_root(number, "unreadable");
         return;
     }
+    constexpr unsigned told_alone = 100;  // of pages of which nothing is there but a bit of a mask
+    unsigned told = 0;
+    number_list more;
     for (uint32_t number = 0; (number = ids->next(number)) < ids->size(); ++number) {
         const format::page_bytes* bytes = _e.page(number);
         const auto seen = bytes == nullptr ? format::glimpse{} : format::look_at(*bytes, number);
@@ -111,8 +114,17 @@ void examiner::find_bad_roots(const format::bit_mask* ids) {
         if (bytes == nullptr && _e.why_unreadable(number) == nullptr && pages != nullptr && !pages->test(number))
             continue;  // the mask is wrong
         const bool unreadable = bytes == nullptr && _e.why_unreadable(number) != nullptr;
+        if (bytes == nullptr && !unreadable && ++told > told_alone) {
+            _bad_roots.set(number);
+            more.add(number, 1);
+            continue;
+        }
         report_bad_root(number, unreadable ? "unreadable" : format::name_of(seen.content));
     }
+    if (more.empty()) return;
+    finding& f = report(problem::bad_root, severity::error,
+                        fmt::format("pages {}: should be first pages of blobs, too, and are clear", in_words(more)));
+    list_pages(f, more);
 }
 
 bool has_flags(const format::page_bytes& root) noexcept {

@@ -153,8 +153,7 @@ void examiner::judge_unreadable() {
         return f;
     };
     for (const auto& [page, why] : std::map(_e.unreadable_pages())) {
-        const bool known = _named_unreadable.contains(page) || _page_owner.get(page) != 0 ||
-                           std::ranges::find(_bad_roots, page) != _bad_roots.end();
+        const bool known = _named_unreadable.contains(page) || _page_owner.get(page) != 0 || _bad_roots.test(page);
         if (known) {
             tell(page, why, "");
         } else if (_how.give_up_unreadable) {
@@ -331,7 +330,7 @@ void examiner::replay_double_write() {
 
 // Pages of blobs, or what may be such, tell nothing.
 bool examiner::owners_unknown() const {
-    return !_unseen.empty() || !_bad_roots.empty() || std::ranges::any_of(_out.blobs, &examined_blob::owns_more);
+    return !_unseen.empty() || _bad_roots.count() != 0 || std::ranges::any_of(_out.blobs, &examined_blob::owns_more);
 }
 
 // Read only for what it had in common with others, and these are gone: not while one that nobody can understand, or of
@@ -428,7 +427,7 @@ bool examiner::any_set_aside() const {
 }
 
 void examiner::compare_masks() {
-    const bool something_unknown = !_unseen.empty() || !_bad_roots.empty() || any_set_aside();
+    const bool something_unknown = !_unseen.empty() || _bad_roots.count() != 0 || any_set_aside();
     const bool masks_tell =
         clean() && _e.mask(mask_type::used_pages) != nullptr && _e.mask(mask_type::used_clusters) != nullptr;
     if (owners_unknown() && !masks_tell) keep_all();

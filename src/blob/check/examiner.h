@@ -13,7 +13,8 @@ namespace varve::blob::check {
 
 class examiner {
   public:
-    examiner(evidence& e, examine_options how) : _e(e), _how(how), _super(*e.store()), _g(e.layout()) {}
+    examiner(evidence& e, examine_options how)
+        : _e(e), _how(how), _super(*e.store()), _g(e.layout()), _bad_roots(_g.md.count) {}
     examination run();
 
   private:
@@ -81,7 +82,7 @@ class examiner {
     const format::super_block& _super;
     const format::geometry& _g;
     examination _out;
-    std::vector<uint32_t> _bad_roots;
+    format::bit_mask _bad_roots;
     std::set<uint32_t> _named_unreadable;  // by blobs
     std::vector<uint32_t> _unseen;         // unreadable pages in which blobs may begin that nobody knows
     std::vector<uint32_t> _flipped;        // pages that were put right

@@ -196,14 +196,9 @@ void examiner::keep_what_damaged_pages_name() {
 }
 
 void examiner::claim() {
-    _out.used_pages = format::bit_mask(_g.md.count);
-    _out.used_blobids = format::bit_mask(_g.md.count);
+    _out.used_pages = _out.used_blobids = _bad_roots;  // stay marked: what they were may be restored
     _out.used_clusters = format::bit_mask(_g.cluster_count);
     _out.used_clusters.set(0, _g.first_data_cluster);
-    for (uint32_t root : _bad_roots) {  // stay marked: what they were may be restored
-        _out.used_blobids.set(root);
-        _out.used_pages.set(root);
-    }
     _page_owner = sparse<uint32_t>(_g.md.count);
     _shares.resize(_out.blobs.size());
     for (const examined_blob& b : _out.blobs) {

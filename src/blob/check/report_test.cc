@@ -1,6 +1,7 @@
 // What is said of a store, in proportion to what is in it.
 #include "blob/check/report.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "blob/check/test_repair.h"
@@ -73,53 +74,70 @@ TEST(blob_report, what_came_of_a_repair) {
     EXPECT_THAT(after, HasSubstr(R"("repaired":true,"changes_written":3,"journal":"j","left":[])"));
 }
 
-// A mask may say anything of each of 2^31 clusters; what is kept of it is bounded.
+// A store of which there is nothing but a super block and masks, which may say anything of each of 2^31 clusters.
+struct nothing_but_masks : storage {
+    nothing_but_masks(uint32_t clusters, uint32_t pages, format::mask_type all, uint32_t step)
+        : g(*format::plan_store({.size = {uint64_t{clusters} * 4096}},
+                                {.cluster_size = 4096, .md_page_count = pages})) {
+        auto super = format::new_super(g, "");
+        super.clean = true;
+        const auto page = format::encode_super(super);
+        parts.emplace_back(0, std::vector<std::byte>(page.begin(), page.end()));
+        for (auto type :
+             {format::mask_type::used_pages, format::mask_type::used_clusters, format::mask_type::used_blobids}) {
+            format::bit_mask bits(bits_of(type, g));
+            const bool clusters_too = type == format::mask_type::used_clusters;
+            for (uint32_t i = 0; i < bits.size(); i += step)
+                if (clusters_too == (all == format::mask_type::used_clusters)) bits.set(i);
+            if (clusters_too) bits.set(0, g.first_data_cluster);
+            std::vector<std::byte> bytes(g.bytes_of(region_of(type, g)));
+            format::encode_mask(bits, type, bytes);
+            parts.emplace_back(g.offset_of(region_of(type, g)), std::move(bytes));
+        }
+    }
+    format::device_shape shape() const noexcept override { return {.size = g.size, .block_size = 512}; }
+    void read(std::span<piece> pieces) override {
+        for (piece& p : pieces) {
+            std::ranges::fill(p.bytes, std::byte{});
+            for (const auto& [offset, what] : parts)
+                if (p.offset == offset)
+                    std::copy_n(what.begin(), std::min(what.size(), p.bytes.size()), p.bytes.begin());
+        }
+    }
+    const format::geometry g;
+    std::vector<std::pair<uint64_t, std::vector<std::byte>>> parts;
+};
+
 TEST(blob_report, not_all_numbers_of_a_mask_are_listed) {
     constexpr uint32_t clusters = 400'000;
-    struct : storage {
-        format::device_shape shape() const noexcept override {
-            return {.size = {uint64_t{clusters} * 4096}, .block_size = 512};
-        }
-        void read(std::span<piece> pieces) override {
-            for (piece& p : pieces) {
-                std::ranges::fill(p.bytes, std::byte{});
-                for (const auto& [offset, what] : parts) {
-                    if (p.offset == offset)
-                        std::copy_n(what.begin(), std::min(what.size(), p.bytes.size()), p.bytes.begin());
-                }
-            }
-        }
-        std::vector<std::pair<uint64_t, std::vector<std::byte>>> parts;
-    } s;
-    const auto g = *format::plan_store(s.shape(), {.cluster_size = 4096, .md_page_count = 64});
-    auto super = format::new_super(g, "");
-    super.clean = true;
-    const auto page = format::encode_super(super);
-    s.parts.emplace_back(0, std::vector<std::byte>(page.begin(), page.end()));
-    for (auto type :
-         {format::mask_type::used_pages, format::mask_type::used_clusters, format::mask_type::used_blobids}) {
-        format::bit_mask bits(bits_of(type, g));
-        for (uint32_t i = 0; i < bits.size() && type == format::mask_type::used_clusters; i += 2) bits.set(i);
-        std::vector<std::byte> bytes(g.bytes_of(region_of(type, g)));
-        format::encode_mask(bits, type, bytes);
-        s.parts.emplace_back(g.offset_of(region_of(type, g)), std::move(bytes));
-    }
+    nothing_but_masks s(clusters, 64, format::mask_type::used_clusters, 2);
     evidence e = *inspect(s);
     const auto found = examine(e);
-    const finding* leaked = nullptr;
-    for (const finding& f : found.findings)
-        if (f.what == problem::leaked) leaked = &f;
-    ASSERT_NE(leaked, nullptr) << all_text(found);
-    EXPECT_LT(leaked->clusters.size(), 100'000u);
-    const auto text = json::write(as_json(e, found, {}));
-    EXPECT_THAT(text, HasSubstr("\"not_listed\":"));
+    ASSERT_EQ(found.findings.size(), 1u) << all_text(found);
+    const finding& leaked = found.findings[0];
+    EXPECT_EQ(leaked.what, problem::leaked);
+    EXPECT_LT(leaked.clusters.size(), 100'000u);
+    const uint64_t all = (clusters - s.g.first_data_cluster) / 2;
     uint64_t listed = 0;
-    for (const auto& run : leaked->clusters) listed += run.count;
-    EXPECT_THAT(leaked->text, HasSubstr(" and "));
-    EXPECT_THAT(leaked->text, HasSubstr(" more are marked as used, but nobody's"));
-    const uint64_t all = (clusters - g.first_data_cluster) / 2;
-    EXPECT_THAT(text, HasSubstr(std::to_string(all - listed)));
-    EXPECT_THAT(text, HasSubstr(std::to_string(all - 8) + " more"));
+    for (const auto& run : leaked.clusters) listed += run.count;
+    EXPECT_THAT(leaked.text, HasSubstr(fmt::format(" and {} more are marked as used, but nobody's", all - 8)));
+    EXPECT_THAT(json::write(as_json(e, found, {})), HasSubstr(fmt::format("\"not_listed\":{},", all - listed)));
+    EXPECT_EQ(plan_repair(e, found).changes.front().why, "used_cluster_mask");
+}
+
+TEST(blob_report, not_every_bit_of_a_mask_is_a_finding) {
+    constexpr uint32_t pages = 100'000;
+    nothing_but_masks s(400'000, pages, format::mask_type::used_blobids, 1);
+    evidence e = *inspect(s);
+    const auto found = examine(e);
+    EXPECT_LT(found.findings.size(), 1000u);
+    EXPECT_THAT(found.findings[0].text,
+                HasSubstr("page 0: should be the first page of blob 0x100000000, and is clear"));
+    std::size_t told = 0;
+    for (const finding& f : found.findings)
+        if (f.what == problem::bad_root) told += f.pages.size() + f.not_listed;
+    EXPECT_EQ(told, pages);
+    EXPECT_EQ(found.used_blobids.count(), pages) << "they stay marked";
 }
 
 }  // namespace
