@@ -120,8 +120,13 @@ task<> loader::forget_the_deleted() {
     }
 }
 
-// That a blob begins there is said by one bit alone: the page is clear, and a mask has it as free.
+// That a blob begins there is said by one bit alone: the page is clear, and a mask has it as free; or it is whole, and
+// another's.
 bool loader::is_nothing(uint32_t p) const {
+    if (const format::page_bytes* bytes = page(p)) {
+        const format::page_content what = format::look_at(*bytes, p).content;
+        return what == format::page_content::continuation || what == format::page_content::extents;
+    }
     return _read_all && page(p) == nullptr && !_unreadable.contains(p) && !_used_pages->test(p);
 }
 

@@ -304,6 +304,12 @@ task<> loader::keep_what_the_damaged_may_have() {
     }
     for (auto at = _unreadable.begin(); all && at != _unreadable.end(); ++at) keep_page(at->first);
     for (uint32_t p = 0; _used_pages && (p = _used_pages->next(p)) < _g.md.count; ++p) keep_page(p);
+    // A blob that got the id of a parent that is gone would be read through the clone.
+    for (const auto& [id, b] : _s._blobs) {
+        const auto parent = b->record.id_in(format::xattr_parent);
+        if (!parent || !*parent || _s._blobs.contains(**parent)) continue;
+        if (const uint32_t p = format::root_page_of(**parent); p < _g.md.count) keep_page(p);
+    }
 }
 
 // SPDK does not know of the area; it may have given its pages to blobs.

@@ -181,6 +181,32 @@ TEST(parents, the_reason_is_that_of_who_began_it) {
     });
 }
 
+// Whoever got it would be read through the clones.
+TEST(parents, the_id_of_one_that_is_gone_is_nobody_elses) {
+    family f;
+    f.live([&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        co_await s->create({.clusters = 1});
+        co_await s->settle();
+        co_await s->abandon();
+    });
+    const std::vector<std::byte> nothing(format::page_size);
+    f.machine.disk().poke(f.g.offset_of_md_page(format::root_page_of(f.old)), nothing);
+    f.live([&](life& l) -> task<> {
+        auto s = co_await store::load(l.devices, l.base(), plain);
+        EXPECT_EQ(s->find(f.old), nullptr);
+        EXPECT_TRUE(s->find(f.young)->set_aside());
+        unsigned more = 0;
+        for (auto made = co_await as_result(s->create({.clusters = 0})); made;
+             made = co_await as_result(s->create({.clusters = 0}))) {
+            EXPECT_NE(*made, f.old);
+            ++more;
+        }
+        EXPECT_GT(more, 10u);
+        co_await s->abandon();
+    });
+}
+
 // --- marks of snapshots that were being made or removed
 
 // The snapshot's record as it is, and the mark.
