@@ -138,6 +138,10 @@ END_TEST(a_base_that_does_not_answer_keeps_no_other_store_in_use) {
 
 END_TEST(a_base_that_does_not_answer_while_it_is_opened_keeps_no_other_in_use) {
     m.live([](life& s) -> task<> {
+        co_await s.plug("mute");
+        co_await s.call("bdev_lvol_create_lvstore", R"({"bdev_name": "mute", "lvs_name": "other"})");
+    });
+    m.live([](life& s) -> task<> {
         co_await s.make_store();
         kept_disk& d = s.disk();
         EXPECT_EQ(d.blocks[16], std::byte{});
@@ -145,6 +149,9 @@ END_TEST(a_base_that_does_not_answer_while_it_is_opened_keeps_no_other_in_use) {
         kept_disk& mute = *made;
         mute.hold(bdev::op::read);
         co_await s.bdevs.devices.add(std::move(made));
+        while (mute.held() == 0) co_await yield();
+        mute.let_go();  // it is seen that there is a store
+        mute.hold(bdev::op::read);
         co_await life::pass_turns();
         EXPECT_NE(mute.held(), 0u);
         blob::crew ending;
