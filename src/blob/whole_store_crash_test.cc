@@ -383,7 +383,7 @@ void load_unfinished() {
             t.run();
             unfinished += t.writes > 0;
         }
-        EXPECT_GT(unfinished, 0u);
+        if (step == 1) EXPECT_GT(unfinished, 0u);
     }
 }
 TEST(whole_store_crash, loading_finishes_what_was_begun_or_fails) { thread::for_each_seed(load_unfinished, 1); }

@@ -212,7 +212,8 @@ TEST(blob_owners, blobs_keep_the_pages_they_have_of_the_double_write_area) {
         repair(s);
         EXPECT_EQ(s.get(header), page);
         if (what != 3) {
-            const auto* late = check_of(s).find(format::id_of_root_page(root));
+            const auto later = check_of(s);
+            const auto* late = later.find(format::id_of_root_page(root));
             ASSERT_NE(late, nullptr);
             EXPECT_FALSE(late->broken()) << late->wrong;
             EXPECT_FALSE(inspect(s)->store()->extension->double_write.exists());

@@ -331,7 +331,8 @@ TEST(blob_rewrite, a_mark_of_a_snapshot_with_other_clones_is_taken_out) {
             s.write(r);
             expect_repaired(s, {"half_made_snapshot error blob 0x100000006"}, 0);
             repair(s);
-            const auto* snapshot = check_of(s).find(r.id);
+            const auto now = check_of(s);
+            const auto* snapshot = now.find(r.id);
             EXPECT_EQ(snapshot->record.flags.data_read_only, format::data_ro_flag::read_only) << "as every snapshot";
         }
     }

@@ -127,7 +127,7 @@ std::vector<std::byte> everything_sent(const party& p) {
     return all;
 }
 bool is_prefix(const std::vector<std::byte>& part, const std::vector<std::byte>& whole) {
-    return part.size() <= whole.size() && std::memcmp(part.data(), whole.data(), part.size()) == 0;
+    return part.empty() || (part.size() <= whole.size() && std::memcmp(part.data(), whole.data(), part.size()) == 0);
 }
 
 // Without optimisation == of vectors takes a hundred times as long.
