@@ -2,7 +2,7 @@
 //
 //   class my_test : public thread::in_every_world {};
 //   INSTANTIATE_TEST_SUITE_P(worlds, my_test, thread::every_world(), thread::world_name);
-//   LVOL_TEST(my_test, does_it) {             m is the machine; on epoll, io_uring, and 8 seeds of the simulation
+//   LVOL_TEST(my_test, does_it) {  m is the machine; on epoll, io_uring, and 8 simulated seeds (sanitizers: 2)
 //       m.live([](life& s) -> task<> { co_await s.plug("disk"); co_await s.call(...); });
 //       m.live(...);                          the next life finds what the disks kept
 //   }
@@ -273,7 +273,7 @@ struct machine {
                 machine m(::varve::thread::world_kind::sim); \
                 name(m);                                     \
             },                                               \
-            8);                                              \
+            ::varve::thread::sanitized ? 2 : 8);             \
     }                                                        \
     void name(machine& m)
 
