@@ -27,7 +27,7 @@ TEST(scenario_sim, calm) {
                          .cut_power = false,
                          .change_namespaces = false});
         },
-        200);
+        thread::fewer_if_sanitized(200));
 }
 
 TEST(scenario_sim, namespaces_change_under_load) {
@@ -36,15 +36,16 @@ TEST(scenario_sim, namespaces_change_under_load) {
             expect_well(
                 {.seed = thread::test_seed(), .lose_connections = false, .part_network = false, .cut_power = false});
         },
-        200);
+        thread::fewer_if_sanitized(200));
 }
 
 TEST(scenario_sim, connections_are_lost) {
-    thread::for_each_seed([] { expect_well({.seed = thread::test_seed(), .cut_power = false}); }, 60);
+    thread::for_each_seed([] { expect_well({.seed = thread::test_seed(), .cut_power = false}); },
+                          thread::fewer_if_sanitized(60));
 }
 
 TEST(scenario_sim, everything_at_once) {
-    thread::for_each_seed([] { expect_well({.seed = thread::test_seed()}); }, 150);
+    thread::for_each_seed([] { expect_well({.seed = thread::test_seed()}); }, thread::fewer_if_sanitized(150));
 }
 
 TEST(scenario_sim, the_same_seed_leaves_the_same_trace) {
@@ -55,7 +56,7 @@ TEST(scenario_sim, the_same_seed_leaves_the_same_trace) {
             EXPECT_EQ(once.trace_hash, run({.seed = thread::test_seed()}).trace_hash);
             EXPECT_GT(elsewhere.size(), 0u);
         },
-        20);
+        thread::fewer_if_sanitized(20));
 }
 
 TEST(scenario_sim, a_disk_that_lies_about_flushes_is_found_out) {

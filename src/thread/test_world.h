@@ -42,6 +42,7 @@ constexpr bool sanitized = true;
 constexpr bool sanitized = false;
 #endif
 constexpr uint64_t seeds_of_a_test = sanitized ? 50 : 1000;
+constexpr uint64_t fewer_if_sanitized(uint64_t seeds) { return sanitized ? (seeds + 9) / 10 : seeds; }
 // `count` of them unless VARVE_SEEDS says otherwise.
 void for_each_seed(void (*body)(), uint64_t count = seeds_of_a_test);
 
