@@ -102,6 +102,7 @@ TEST(hostile, an_extent_table_without_end) {
     }
 }
 
+#if !__has_feature(thread_sanitizer)  // it keeps a shadow of every byte
 // As large as can be, and thin: they have nothing, and cost next to nothing.
 TEST(hostile, blobs_that_are_as_large_as_can_be) {
     hostile h;
@@ -117,6 +118,7 @@ TEST(hostile, blobs_that_are_as_large_as_can_be) {
     }
     EXPECT_LT(h.steps_of_a_load(), 4 * h.all());
 }
+#endif
 
 // Others on its thread have their turns while the clusters of a large blob are counted.
 TEST(hostile, a_large_blob_keeps_nobody_waiting) {
