@@ -353,7 +353,7 @@ void load_stores() {
             load_trial t(how);
             a_store(t.m, unloaded);
             t.run();
-            EXPECT_GT(t.served, t.count / 2 / step);
+            if (step == 1) EXPECT_GT(t.served, t.count / 2);
         }
     }
 }
