@@ -7,6 +7,21 @@
 
 namespace varve::bdev {
 
+// Whether it was there.
+inline bool take_from(queue<work>& line, const io& r) noexcept {
+    bool found = false;
+    for (work* w = line.take_all(); w != nullptr;) {
+        work* next = w->next;
+        if (w == &r) {
+            found = true;
+        } else {
+            line.push(*w);
+        }
+        w = next;
+    }
+    return found;
+}
+
 class batching_channel : public channel {
   public:
     batching_channel() noexcept {
@@ -32,16 +47,7 @@ class batching_channel : public channel {
     virtual void run_batch(work* first) noexcept = 0;
 
     bool do_abort(io& r) noexcept override {
-        bool found = false;
-        work* next = _batch.take_all();
-        while (work* w = next) {
-            next = w->next;
-            if (w != &r) {
-                _batch.push(*w);
-                continue;
-            }
-            found = true;
-        }
+        const bool found = take_from(_batch, r);
         if (found) complete_later(r, status::aborted);
         return found;
     }

@@ -110,16 +110,7 @@ inline void ram_channel::run_batch(work* first) noexcept {
     }
 }
 inline bool ram_channel::do_abort(io& r) noexcept {
-    bool found = false;
-    for (work* w = _kept.take_all(); w != nullptr;) {
-        work* next = w->next;
-        if (w == &r && _device.behaviour.recall) {
-            found = true;
-        } else {
-            _kept.push(*w);
-        }
-        w = next;
-    }
+    const bool found = _device.behaviour.recall && take_from(_kept, r);
     if (found) complete_later(r, status::aborted);
     return found;
 }

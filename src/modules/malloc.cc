@@ -136,17 +136,8 @@ class malloc_channel final : public batching_channel {
 
     bool do_abort(io& r) noexcept override {
         if (batching_channel::do_abort(r)) return true;
-        bool found = false;
         if (_large.front() == &r) _cleared = 0;
-        for (work* w = _large.take_all(); w != nullptr;) {
-            work* next = w->next;
-            if (w == &r) {
-                found = true;
-            } else {
-                _large.push(*w);
-            }
-            w = next;
-        }
+        const bool found = take_from(_large, r);
         if (found) complete_later(r, status::aborted);
         return found;
     }

@@ -4,6 +4,7 @@
 
 #include <bit>
 
+#include "bdev/batch.h"
 #include "bdev/core/channel_core.h"
 #include "bdev/core/device_state.h"
 
@@ -263,20 +264,6 @@ task<> channel_core::quiet() {
     auto one = co_await one_quiet.lock();
     if (of->_in_flight != 0) watch(quiet_wanted);
     co_await quiet_waiter.until([this] { return of->_in_flight == 0; });
-}
-
-bool channel_core::take_from(queue<work>& line, io& r) noexcept {
-    bool found = false;
-    work* next = line.take_all();
-    while (work* w = next) {
-        next = w->next;
-        if (w == &r) {
-            found = true;
-        } else {
-            line.push(*w);
-        }
-    }
-    return found;
 }
 
 bool channel_core::abort(io& r) noexcept {

@@ -75,7 +75,6 @@ struct channel_core : work {
     void finished(const io& r, time_ns latency) noexcept;
     bool abort(io& r) noexcept;
     void abort_all() noexcept;
-    static bool take_from(queue<work>& line, io& r) noexcept;
 
     // No request is in the device. Close the gate first.
     task<> quiet();
