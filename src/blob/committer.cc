@@ -129,9 +129,8 @@ task<> committer::to_area(const std::vector<waiting*>& round) {
     std::memcpy(_memory.data(), first.data(), first.size());
     ++_sequence;
     const std::span<const std::byte> all{_memory.data(), (_targets.size() + 1) * stride};
-    const uint64_t since = _disk.flushes_failed();
-    result<> sent = co_await as_result(_disk.write(_layout.offset_of_md_page(header.own_page), all));
-    if (sent) sent = co_await as_result(_disk.flush_since(since));  // COMMIT POINT
+    // COMMIT POINT
+    result<> sent = co_await as_result(_disk.write_durably(_layout.offset_of_md_page(header.own_page), all));
     if (!sent) _must_strike = true;
     co_await std::move(sent);
 }
@@ -208,9 +207,8 @@ task<> committer::clear_area() {
     if (!_area.exists()) co_return;
     if (!_memory) _memory = co_await _disk.memory((_images_max + 1) * _layout.md_page_size);
     std::memset(_memory.data(), 0, _layout.md_page_size);
-    const uint64_t since = _disk.flushes_failed();
-    co_await write_page(_area.header_page(0), _memory.data());
-    co_await _disk.flush_since(since);
+    co_await _disk.write_durably(_layout.offset_of_md_page(_area.header_page(0)),
+                                 _memory.bytes().first(_layout.md_page_size));
 }
 
 task<> committer::ready() {

@@ -50,6 +50,12 @@ task<> disk::flush_since(uint64_t failed) {
     if (failed != _flushes_failed) co_await fail(errc::io, "a flush has failed, and what was written may be lost");
 }
 
+task<> disk::write_durably(uint64_t offset, std::span<const std::byte> from) {
+    const uint64_t since = _flushes_failed;
+    co_await write(offset, from);
+    co_await flush_since(since);
+}
+
 task<> disk::zero(uint64_t offset, uint64_t length) {
     return unmap_zeroes() ? unmap(offset, length) : write_zeroes(offset, length);
 }

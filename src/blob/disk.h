@@ -73,6 +73,8 @@ class disk {
     // The same, and errc::io also when more have failed by then than `failed`: for whoever counted them before he
     // wrote.
     task<> flush_since(uint64_t failed);
+    // A write and a flush; errc::io also when somebody else's has failed between them.
+    task<> write_durably(uint64_t offset, std::span<const std::byte> from);
     uint64_t flushes_failed() const noexcept { return _flushes_failed; }
     // `what` is done as soon as one has, before anybody who waits for it goes on.
     void on_failed_flush(std::function<void()> what) { _on_failed_flush = std::move(what); }

@@ -101,9 +101,7 @@ void store::adopt_copy_page() {
 task<> store::put_page(uint64_t offset, const format::page_bytes& bytes) {
     env::buffer memory = co_await _disk.memory(_super.layout.md_page_size);
     std::memcpy(memory.data(), bytes.data(), bytes.size());
-    const uint64_t since = _disk.flushes_failed();
-    co_await _disk.write(offset, memory.bytes());
-    co_await _disk.flush_since(since);
+    co_await _disk.write_durably(offset, memory.bytes());
 }
 
 // A write that tears leaves a super block only if the first sector is sealed before and after it. Where it is not (SPDK
@@ -117,9 +115,7 @@ task<> store::put_super(const format::page_bytes& bytes) {
         env::buffer memory = co_await _disk.memory(bytes.size());
         std::memcpy(memory.data(), bytes.data(), bytes.size());
         const auto all = memory.bytes().first(bytes.size());
-        const uint64_t since = _disk.flushes_failed();
-        co_await _disk.write(seals ? 0 : block, seals ? all.first(block) : all.subspan(block));
-        co_await _disk.flush_since(since);
+        co_await _disk.write_durably(seals ? 0 : block, seals ? all.first(block) : all.subspan(block));
     }
     co_await put_page(0, bytes);
 }
