@@ -12,9 +12,8 @@ namespace {
 constexpr unsigned copies_at_once = 4;
 constexpr uint64_t looked_at_once = 16384;  // clusters, before others have their turn
 
-// A cluster that is not the blob's own, although it has to be without its parent, or without any.
-bool shows_parent(const blob_state& b, uint64_t i, bool all) noexcept {
-    if (b.current->at(i) != no_cluster) return false;
+// A cluster that has to be the blob's own without its parent, or without any.
+bool must_be_own(const blob_state& b, uint64_t i, bool all) noexcept {
     return all || b.parent->current->at(i) != no_cluster || hides(*b.parent->current, i);
 }
 
@@ -24,7 +23,7 @@ bool find_shown(const blob_state& b, uint64_t& i, bool all) noexcept {
     const uint64_t size = b.current->size;
     for (uint64_t n = 0; n < looked_at_once && i < size; ++n, ++i) {
         if (!all && i < b.parent->current->size) i = std::min(size, b.parent->current->next(i));
-        if (i < size && shows_parent(b, i, all)) return true;
+        if (i < size && b.current->at(i) == no_cluster && must_be_own(b, i, all)) return true;
     }
     i = std::min(i, size);
     return false;
@@ -95,8 +94,7 @@ task<> store::drop_parent(blob_state& b, bool all) {
     }
     // Nor may one have been lost, and been made again since it was saved.
     for (const unsaved_mapping& m : b.unsaved_mappings) {
-        const bool needed = all || b.parent->current->at(m.index) != no_cluster || hides(*b.parent->current, m.index);
-        if (needed && b.current->at(m.index) == m.cluster) {
+        if (must_be_own(b, m.index, all) && b.current->at(m.index) == m.cluster) {
             co_await fail(errc::io, "a flush has failed, and copies are lost");
         }
     }
