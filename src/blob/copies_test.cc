@@ -46,9 +46,7 @@ TEST(store_copies, are_made_a_few_at_a_time) {
         }
         d.close();
         co_await l.stop_serving(id);
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->unload();
+        co_await unload_sound(*s);
     });
     EXPECT_TRUE(outcome) << outcome.error().message();
 }

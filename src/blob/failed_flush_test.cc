@@ -127,9 +127,7 @@ TEST(store_failed_flush, does_not_lose_what_was_copied_from_the_parent) {
         d.close();
         e.close();
         for (blob_id each : {id, other}) co_await l.stop_serving(each);
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->unload();
+        co_await unload_sound(*s);
     });
 }
 
@@ -220,9 +218,7 @@ TEST(store_failed_flush, makes_an_inflation_fail_that_has_lost_copies) {
         }
         b.close();
         co_await l.stop_serving(other);
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->unload();
+        co_await unload_sound(*s);
     });
 }
 

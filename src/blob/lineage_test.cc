@@ -200,9 +200,7 @@ TEST(store_lineage, an_external_parent_stays_until_copies_from_it_have_ended) {
         co_await all.done();
         EXPECT_TRUE(written) << written.error().message();
         mid.close();
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->unload();
+        co_await unload_sound(*s);
     });
     EXPECT_TRUE(outcome) << outcome.error().message();
 }

@@ -56,9 +56,7 @@ TEST(store_merge, keeps_zeroes_beyond_the_end_of_the_snapshot) {
         co_await s->remove(t.s);
         EXPECT_EQ(co_await shown(l, *s, t.v), "gggg--------");
         EXPECT_EQ(s->find(t.v)->allocated, 8u);
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->unload();
+        co_await unload_sound(*s);
     });
     EXPECT_TRUE(outcome) << outcome.error().message();
 }
@@ -97,9 +95,7 @@ TEST(store_merge, does_not_go_on_without_zeroes_that_a_failed_flush_took_back) {
             failed += !removed;
             m.disk().clear_faults();
             EXPECT_EQ(co_await shown(l, *s, t.v), "gggg--------");
-            co_await s->settle();
-            expect_sound(*s);
-            co_await s->unload();
+            co_await unload_sound(*s);
         });
         EXPECT_TRUE(outcome) << outcome.error().message();
         if (over) break;

@@ -57,9 +57,7 @@ TEST(store_pages, are_there_for_every_write_that_was_acknowledged) {
         EXPECT_GT(written.size(), 20u);
         EXPECT_LT(written.size(), 40u);
         co_await l.stop_serving(id);
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->unload();
+        co_await unload_sound(*s);
     });
     ASSERT_TRUE(outcome) << outcome.error().message();
     EXPECT_EQ(fsck(m.disk(), true), "");
@@ -122,9 +120,7 @@ TEST(store_pages, are_free_again_when_the_blob_is_removed_or_shrunk) {
         const blob_id third = co_await s->create({.clusters = 60 * per_page, .thin = true});
         EXPECT_EQ((co_await scatter(l, *s, third, 60, 't')).size(), second.size());
         co_await l.stop_serving(third);
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->unload();
+        co_await unload_sound(*s);
     });
     EXPECT_TRUE(outcome) << outcome.error().message();
 }
@@ -191,9 +187,7 @@ TEST(store_pages, are_there_when_the_chain_gets_longer) {
             EXPECT_TRUE(co_await as_result(s->flush(b)));
             b.close();
             co_await l.stop_serving(id);
-            co_await s->settle();
-            expect_sound(*s);
-            co_await s->unload();
+            co_await unload_sound(*s);
         });
         EXPECT_TRUE(outcome) << outcome.error().message();
     }
@@ -202,7 +196,6 @@ TEST(store_pages, are_there_when_the_chain_gets_longer) {
 // A flush fails while a cluster waits to be mapped, and the disk forgets what was copied there.
 TEST(store_pages, that_are_not_promised_do_not_map_what_a_failed_flush_has_lost) {
     sim_machine m(1, 2 << 20, {.volatile_cache = true, .failed_flush_forgets = true});
-    unsigned acknowledged = 0;
     auto outcome = m.live([&](life& l) -> task<> {
         auto s = co_await store::init(l.devices, l.base(), tight);
         const format::geometry& g = s->geometry();
@@ -238,7 +231,6 @@ TEST(store_pages, that_are_not_promised_do_not_map_what_a_failed_flush_has_lost)
             EXPECT_NE(first.status, bdev::status::ok);
             for (uint64_t lba : {uint64_t{0}, 3 * per_page * blocks}) {
                 const bool there = (lba == 0 ? first : second).status == bdev::status::ok;
-                acknowledged += there;
                 data_bytes back(cluster);
                 co_await bdev::read(*io, lba, back);
                 EXPECT_EQ(back[0], there ? std::byte{'w'} : std::byte{'p'}) << lba;
@@ -248,9 +240,7 @@ TEST(store_pages, that_are_not_promised_do_not_map_what_a_failed_flush_has_lost)
         }
         d.close();
         co_await l.stop_serving(id);
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->unload();
+        co_await unload_sound(*s);
     });
     EXPECT_TRUE(outcome) << outcome.error().message();
 }

@@ -334,7 +334,7 @@ class trial {
     std::vector<std::pair<uint64_t, uint64_t>> _ranges;  // numbers of the I/Os of each
 };
 
-constexpr uint64_t tried = thread::sanitized ? 10 : 100;
+constexpr uint64_t tried = thread::fewer_if_sanitized(100);
 
 TEST(store_sequence, shows_the_state_before_or_after_whatever_is_interrupted) {
     thread::for_each_seed(

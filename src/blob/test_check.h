@@ -136,4 +136,11 @@ inline task<> write_pattern(life& l, store& s, blob_id id, uint64_t sector, uint
     co_await std::move(outcome);
 }
 
+// The end of a store of which nothing is open any more.
+inline task<> unload_sound(store& s) {
+    co_await s.settle();
+    expect_sound(s);
+    co_await s.unload();
+}
+
 }  // namespace varve::blob

@@ -82,9 +82,7 @@ TEST(store_unsaved, may_be_due_for_saving_twice_while_its_blob_is_removed) {
         }
         co_await all.done();
         m.disk().options() = usual;
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->unload();
+        co_await unload_sound(*s);
     });
     EXPECT_TRUE(outcome) << outcome.error().message();
 }
@@ -129,9 +127,7 @@ TEST(store_unsaved, of_one_blob_does_not_wait_for_another) {
         e.close();
         co_await l.stop_serving(stuck);
         co_await l.stop_serving(other);
-        co_await s->settle();
-        expect_sound(*s);
-        co_await s->unload();
+        co_await unload_sound(*s);
     });
     EXPECT_TRUE(outcome) << outcome.error().message();
 }
