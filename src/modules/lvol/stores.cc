@@ -15,8 +15,6 @@ namespace {
 
 constexpr const char* store_type = "LVOLSTORE";
 
-// At once, of clearing a device for a new store.
-
 // Of unmapping what a store had that is deleted.
 constexpr time_ns unmap_time_max = 3 * seconds;
 constexpr time_ns unmap_answer_max = 10 * seconds;
