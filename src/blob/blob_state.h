@@ -1,42 +1,44 @@
 // One blob as its store holds it. Store's thread, except for what is marked; users have a blob_ref (store.h).
 #pragma once
 
-#include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "bdev/registry.h"
 #include "blob/cluster_map.h"
 #include "blob/extent_table.h"
 #include "blob/format/record.h"
+#include "thread/frame_pool.h"
 #include "thread/sync.h"
+#include "util/list.h"
 
 namespace varve::blob {
 
 class store;
 struct errand;
 
-// A cluster of a blob that has been found a place, not yet in its metadata.
-struct mapping {
-    uint64_t index = 0;
-    uint32_t cluster = no_cluster;
-    uint64_t since = 0;  // it was filled when so many flushes had failed
-    event over;
-    std::optional<error> failed;
+// A cluster that a blob does not have yet, and who waits for it.
+struct wish {
+    explicit wish(uint64_t of) noexcept : index(of) {}
+    const uint64_t index;           // of the blob's clusters
+    uint32_t cluster = no_cluster;  // found for it and filled, and not yet in the blob's metadata
+    uint64_t since = 0;             // it was filled when so many flushes had failed
+    queue<work> requests;           // errands
+    // An operation, which has no request.
+    struct listener : list_node<> {
+        event over;
+        result<> outcome;
+    };
+    list<listener> operations;
 };
 
-// One that requests find already.
+// A mapping that requests find already, and the media does not have.
 struct unsaved_mapping {
     uint64_t index = 0;
     uint32_t cluster = no_cluster;
-};
-
-// Those who wait for one cluster of a blob.
-struct wish {
-    std::vector<errand*> requests;
-    event over;  // for operations that have no request
 };
 
 struct blob_state {
@@ -67,8 +69,10 @@ struct blob_state {
     bdev::device* device = nullptr;  // what serves it, for freezing
 
     // --- first writes
-    std::map<uint64_t, wish> wanted;  // by cluster index
-    std::vector<mapping*> to_map;
+    std::unordered_map<uint64_t, wish, std::hash<uint64_t>, std::equal_to<>,
+                       thread::frame_allocator<std::pair<const uint64_t, wish>>>
+        wanted;                 // by cluster index
+    std::vector<wish*> to_map;  // of them, those that have a cluster to be committed
     bool mapping_runs = false;
     std::set<uint64_t> unsaved_extents;             // indices of extent pages that differ from the media
     std::vector<unsaved_mapping> unsaved_mappings;  // no flush has failed since something was written to these

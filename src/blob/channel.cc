@@ -38,7 +38,7 @@ void blob_channel::do_submit(io& r) noexcept {
     uint64_t index = cluster_of(r.lba);
     const layout& l = *_slot.load(std::memory_order_acquire);
     if (static_cast<uint8_t>(r.operation) < _direct && (r.flags & io::fua) == 0 && index < l.size) [[likely]] {
-        uint32_t cluster = l.entries[index].load(std::memory_order_acquire);
+        uint32_t cluster = l.inside(index);
         if (cluster != no_cluster) [[likely]] {
             r.lba += (uint64_t{cluster} - index) * _cluster_blocks;
             return _base->submit(r);
@@ -152,7 +152,7 @@ void blob_channel::seek(errand& e) noexcept {
         return on_thread().defer(e);
     }
     r.found = e.index < l.size ? std::max(r.lba, e.index * _cluster_blocks) : io::nowhere;
-    e.next_free = std::exchange(_free, &e);
+    e.next = std::exchange(_free, &e);
     bdev::complete_later(r, status::ok);
 }
 
@@ -163,7 +163,7 @@ errand& blob_channel::errand_for(io& r, uint64_t index, errand::purpose what) no
         e->from = this;
         e->blob = &_blob;
     } else {
-        _free = e->next_free;
+        _free = e->next;
     }
     e->request = &r;
     e->index = index;
@@ -192,8 +192,7 @@ void blob_channel::returned(errand& e) noexcept {
     io& r = *e.request;
     status outcome = e.outcome;
     errand::purpose what = e.what;
-    e.next_free = _free;
-    _free = &e;
+    e.next = std::exchange(_free, &e);
     if (outcome != status::ok || what != errand::purpose::cluster) return bdev::complete(r, outcome);
     do_submit(r);
 }

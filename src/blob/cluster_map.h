@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <span>
 
 #include "blob/format/geometry.h"
 #include "util/assert.h"
@@ -30,30 +31,37 @@ using format::clusters_max;
 
 struct layout {
     struct lazily_zeroed {
-        void operator()(std::atomic<uint32_t>* memory) const noexcept { std::free(memory); }
+        void operator()(uint32_t* memory) const noexcept { std::free(memory); }
     };
-    using memory = std::unique_ptr<std::atomic<uint32_t>[], lazily_zeroed>;
+    using memory = std::unique_ptr<uint32_t[], lazily_zeroed>;
     // errc::no_memory. Zero pages of the system's: a large thin blob costs what it has allocated.
     static result<std::unique_ptr<layout>> make(uint64_t clusters) {
         VARVE_ASSERT(clusters <= clusters_max);
         memory m;
         if (clusters != 0) {
-            m.reset(static_cast<std::atomic<uint32_t>*>(std::calloc(clusters, sizeof(std::atomic<uint32_t>))));
+            m.reset(static_cast<uint32_t*>(std::calloc(clusters, sizeof(uint32_t))));
             if (!m) return fail(errc::no_memory, "no memory for the map of a blob's clusters");
         }
         return std::make_unique<layout>(clusters, std::move(m));
     }
     layout(uint64_t clusters, memory m)
-        : size(clusters), entries(std::move(m)), _in_use((clusters + entries_at_once - 1) / entries_at_once) {}
+        : size(clusters), _entries(std::move(m)), _in_use((clusters + entries_at_once - 1) / entries_at_once) {}
 
-    uint32_t at(uint64_t index) const noexcept {
-        return index < size ? entries[index].load(std::memory_order_acquire) : no_cluster;
+    uint32_t at(uint64_t index) const noexcept { return index < size ? inside(index) : no_cluster; }
+    // The same, of an index that is below the size.
+    uint32_t inside(uint64_t index) const noexcept {
+        return std::atomic_ref(_entries[index]).load(std::memory_order_acquire);
+    }
+    // At most so many from `first` on. Store's thread only.
+    std::span<const uint32_t> run(uint64_t first, uint64_t at_most) const noexcept {
+        if (first >= size) return {};
+        return {_entries.get() + first, std::min(at_most, size - first)};
     }
     // Store's thread only.
     void put(uint64_t index, uint32_t cluster) noexcept {
         VARVE_ASSERT(index < size);
         if (cluster != no_cluster) _in_use.set(index / entries_at_once);
-        entries[index].store(cluster, std::memory_order_release);
+        std::atomic_ref(_entries[index]).store(cluster, std::memory_order_release);
     }
     // The first index from `from` on that has a cluster; `size` when there is none. Store's thread only.
     uint64_t next(uint64_t from) const noexcept {
@@ -72,16 +80,16 @@ struct layout {
     }
 
     const uint64_t size;  // clusters of the blob
-    const memory entries;
     // What shows where nothing is allocated: a snapshot, a device, or zeroes when both are null.
     const layout_slot* below = nullptr;
     external_parent* external = nullptr;
 
   private:
     static constexpr uint64_t entries_at_once = 4096;
+    const memory _entries;
     bitmap _in_use;  // of so many entries each: perhaps one has a cluster
 };
-static_assert(sizeof(std::atomic<uint32_t>) == 4, "four bytes a cluster");
+static_assert(std::atomic_ref<uint32_t>::is_always_lock_free);
 
 // Where the contents of one cluster of a blob come from.
 struct source {

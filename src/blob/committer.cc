@@ -211,10 +211,14 @@ task<> committer::clear_area() {
                                  _memory.bytes().first(_layout.md_page_size));
 }
 
-task<> committer::ready() {
+bool committer::is_ready() noexcept {
     notice_failed_flush();
     // A round on its way writes in place itself. What was not struck out names what others might get.
-    if (_must_strike || (_must_write && !_running)) co_await heal();
+    return !_must_strike && (!_must_write || _running);
+}
+
+task<> committer::ready() {
+    if (!is_ready()) co_await heal();
 }
 
 task<> committer::stop() {

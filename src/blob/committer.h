@@ -55,6 +55,7 @@ class committer {
     task<> commit(std::vector<page_write> pages, std::optional<uint64_t> since = {});
     // Fails while the area or the metadata is in a state that must not be built upon.
     task<> ready();
+    bool is_ready() noexcept;  // ready() has nothing to do
     // What was committed before lies in place, too.
     task<> placed();
     // Nobody commits any more: waits for the last round. Once.

@@ -54,82 +54,97 @@ void store::want(errand& e) noexcept {
     blob_state& b = *e.blob;
     if (e.what == errand::purpose::flush) return background(carry_out(flush(b), e));
     if (e.what == errand::purpose::zero) return background(carry_out(zero(b, *e.request), e));
-    auto [at, first] = b.wanted.try_emplace(e.index);
-    at->second.requests.push_back(&e);
-    if (first) background(serve(b, e.index));
+    auto [at, first] = b.wanted.try_emplace(e.index, e.index);
+    wish& w = at->second;
+    w.requests.push(e);
+    if (!first || serve_at_once(b, w)) return;
+    if (b.read_only()) return answer(b, w, fail(errc::read_only));
+    background(serve(b, w, false));
 }
 
-task<> store::serve(blob_state& b, uint64_t index) {
-    result<> outcome = fail(errc::read_only);
-    if (!b.read_only()) outcome = co_await as_result(give_cluster(b, index, false));
-    answer(b, index, outcome);
+// When there is nothing to wait for: the cluster shows zeroes, one that holds them is there, and the store may be
+// changed.
+bool store::serve_at_once(blob_state& b, wish& w) noexcept {
+    if (b.current->at(w.index) != no_cluster || !find_source(b.current.get(), w.index).is_zeroes()) return false;
+    if (b.read_only() || _space.clean_clusters() == 0 || !may_change()) return false;
+    bool clean = false;
+    w.cluster = _space.take_cluster(clean);
+    w.since = _disk.flushes_failed();
+    place(b, w);
+    return true;
 }
 
-void store::answer(blob_state& b, uint64_t index, const result<>& outcome) noexcept {
-    auto waiting = b.wanted.extract(index);
-    waiting.mapped().over.set();
-    for (errand* e : waiting.mapped().requests) {
-        e->outcome = outcome ? bdev::status::ok : status_for(outcome.error());
-        e->from->come_back(*e);
+task<> store::serve(blob_state& b, wish& w, bool blank) {
+    result<> outcome = co_await as_result(find_cluster(b, w, blank));
+    if (w.cluster != no_cluster) co_return place(b, w);
+    answer(b, w, outcome);  // it has failed, or somebody else has mapped one
+}
+
+void store::answer(blob_state& b, wish& w, const result<>& outcome) noexcept {
+    if (!outcome && w.cluster != no_cluster) _space.free_cluster(w.cluster);
+    while (wish::listener* l = w.operations.pop_front()) {
+        l->outcome = outcome;
+        l->over.set();
     }
+    while (work* request = w.requests.pop()) {
+        auto& e = static_cast<errand&>(*request);
+        e.outcome = outcome ? bdev::status::ok : status_for(outcome.error());
+        e.from->come_back(e);
+    }
+    b.wanted.erase(uint64_t{w.index});
 }
 
 // For operations that want a cluster and have no request.
 task<> store::ensure_cluster(blob_state& b, uint64_t index, bool blank) {
     while (b.current->at(index) == no_cluster) {
-        if (auto [at, first] = b.wanted.try_emplace(index); first) {
-            result<> outcome = co_await as_result(give_cluster(b, index, blank));
-            answer(b, index, outcome);
-            co_await std::move(outcome);
-        } else {
-            co_await at->second.over.wait();  // somebody's first write is at it
-        }
+        auto [at, first] = b.wanted.try_emplace(index, index);
+        wish::listener here;
+        at->second.operations.push_back(here);
+        if (first) background(serve(b, at->second, blank));
+        co_await here.over.wait();
+        if (first) co_await std::move(here.outcome);  // else it was somebody's first write, and may have failed for him
     }
 }
 
-task<> store::give_cluster(blob_state& b, uint64_t index, bool blank) {
-    if (b.current->at(index) != no_cluster) co_return;  // meanwhile
+task<> store::find_cluster(blob_state& b, wish& w, bool blank) {
+    if (b.current->at(w.index) != no_cluster) co_return;  // meanwhile
     co_await begin_change();
     taken mine(_space);
     bool clean = false;
-    uint32_t cluster = co_await take_cluster(mine, clean);
+    const uint32_t cluster = co_await take_cluster(mine, clean);
     co_await _commits->ready();  // it may have waited, and what was to give the cluster to somebody else has failed
-    uint64_t since = 0;
     {
-        struct counted {
-            store& s;
-            const uint64_t number;
-            counted(store& of, blob_id id) : s(of), number(of._fills_begun++) { s._fills.emplace(number, id); }
-            counted(const counted&) = delete;
-            ~counted() {
-                s._fills.erase(number);
-                s._fill_over.pulse();
-            }
-        } here(*this, b.id);
+        filling here(*this, b.id);
         do {  // again when a flush fails meanwhile, which may lose what is there by then
-            since = _disk.flushes_failed();
-            co_await fill(cluster, index, blank ? source() : find_source(b.current.get(), index), clean);
+            w.since = _disk.flushes_failed();
+            co_await fill(cluster, w.index, blank ? source() : find_source(b.current.get(), w.index), clean);
             clean = false;
-        } while (since != _disk.flushes_failed());
-    }
-    // Without pages promised for it, the mapping is not acknowledged before it is on the media.
-    if (_disk.has_cache() && promise(b, index / per_page)) {
-        b.unsaved.store(true, std::memory_order_release);  // before anybody finds it
-        b.unsaved_extents.insert(index / per_page);
-        b.unsaved_mappings.push_back({index, cluster});
-        b.current->put(index, cluster);
-        ++b.allocated;
-        save_soon();
-    } else {
-        co_await map(b, index, cluster, since);
+        } while (w.since != _disk.flushes_failed());
     }
     mine.keep();
+    w.cluster = cluster;
+}
+
+// It has a cluster, which shows what the blob shows there.
+void store::place(blob_state& b, wish& w) noexcept {
+    // Without pages promised for it, the mapping is not acknowledged before it is on the media.
+    if (_disk.has_cache() && promise(b, w.index / per_page)) {
+        b.unsaved.store(true, std::memory_order_release);  // before anybody finds it
+        b.unsaved_extents.insert(w.index / per_page);
+        b.unsaved_mappings.push_back({w.index, w.cluster});
+        b.current->put(w.index, w.cluster);
+        ++b.allocated;
+        save_soon();
+        return answer(b, w, {});
+    }
+    b.to_map.push_back(&w);
+    if (!std::exchange(b.mapping_runs, true)) background(run_mapping(b));
 }
 
 task<> store::fills_ended(const std::vector<blob_id>& of) {
     const uint64_t now = _fills_begun;
-    auto concerns = [&](const auto& f) { return f.first < now && std::ranges::find(of, f.second) != of.end(); };
-    while (std::ranges::any_of(_fills, concerns)) co_await _fill_over.wait();
+    auto concerns = [&](const filling& f) { return f.number < now && std::ranges::find(of, f.of) != of.end(); };
+    while (std::any_of(_fills.begin(), _fills.end(), concerns)) co_await _fill_over.wait();
 }
 
 task<> store::fill(uint32_t cluster, uint64_t index, source from, bool clean) {
@@ -154,53 +169,39 @@ task<> store::fill(uint32_t cluster, uint64_t index, source from, bool clean) {
 
 // --- mapping, in groups
 
-task<> store::map(blob_state& b, uint64_t index, uint32_t cluster, uint64_t since) {
-    mapping mine{.index = index, .cluster = cluster, .since = since};
-    b.to_map.push_back(&mine);
-    if (!b.mapping_runs) {
-        b.mapping_runs = true;
-        background(run_mapping(b));
-    }
-    co_await mine.over.wait();
-    if (mine.failed) co_await fail(std::move(*mine.failed));
-}
-
 task<> store::run_mapping(blob_state& b) {
     while (!b.to_map.empty()) {
         auto held = co_await b.md.lock();
-        std::vector<mapping*> batch;
-        std::set<uint64_t> extents;
-        const std::size_t extents_max = _commits->round_max() - 1;
-        std::erase_if(b.to_map, [this](mapping* m) {
-            if (m->since == _disk.flushes_failed()) return false;
-            m->failed = error(errc::io, "a flush has failed, and what the cluster was filled with may be lost");
-            m->over.set();
+        std::erase_if(b.to_map, [&](wish* w) {
+            if (w->since == _disk.flushes_failed()) return false;
+            answer(b, *w, fail(errc::io, "a flush has failed, and what the cluster was filled with may be lost"));
             return true;
         });
-        while (!b.to_map.empty()) {
-            uint64_t extent = b.to_map.front()->index / per_page;
+        std::set<uint64_t> extents;
+        const std::size_t extents_max = _commits->round_max() - 1;
+        auto next = b.to_map.begin();
+        for (; next != b.to_map.end(); ++next) {
+            const uint64_t extent = (*next)->index / per_page;
             if (!extents.contains(extent) && extents.size() == extents_max) break;
             extents.insert(extent);
-            batch.push_back(b.to_map.front());
-            b.to_map.erase(b.to_map.begin());
         }
+        const std::vector<wish*> batch(b.to_map.begin(), next);
+        b.to_map.erase(b.to_map.begin(), next);
         if (batch.empty()) continue;
         result<> outcome = co_await as_result(commit_mappings(b, batch, extents));
-        for (mapping* m : batch) {
+        for (wish* w : batch) {
             if (outcome) {
-                b.current->put(m->index, m->cluster);
+                b.current->put(w->index, w->cluster);
                 ++b.allocated;
-            } else {
-                m->failed = outcome.error();
             }
-            m->over.set();
+            answer(b, *w, outcome);
         }
     }
     b.mapping_runs = false;
 }
 
 // Extent pages that are there are rewritten; others are new, and then the root has to name them.
-task<> store::commit_mappings(blob_state& b, const std::vector<mapping*>& batch, const std::set<uint64_t>& extents) {
+task<> store::commit_mappings(blob_state& b, const std::vector<wish*>& batch, const std::set<uint64_t>& extents) {
     if (!b.record.uses_extent_table) {
         revision r = revise(b);
         r.saves = batch.empty();
@@ -209,7 +210,7 @@ task<> store::commit_mappings(blob_state& b, const std::vector<mapping*>& batch,
     }
     std::map<uint64_t, std::vector<uint32_t>> contents;
     for (uint64_t extent : extents) contents[extent] = extents_of(*b.current, extent, b.current->size);
-    for (const mapping* m : batch) contents[m->index / per_page][m->index % per_page] = m->cluster;
+    for (const wish* w : batch) contents[w->index / per_page][w->index % per_page] = w->cluster;
     revision r = revise(b);
     r.saves = batch.empty();
     bool root_changes = false;

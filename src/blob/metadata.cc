@@ -61,8 +61,10 @@ void store::renew_promise(blob_state& b) noexcept {
 }
 
 std::vector<uint32_t> store::extents_of(const layout& l, uint64_t index, uint64_t clusters) {
-    std::vector<uint32_t> out;
-    for (uint64_t i = index * per_page; i < std::min((index + 1) * per_page, clusters); ++i) out.push_back(l.at(i));
+    const uint64_t first = index * per_page, count = first < clusters ? std::min(per_page, clusters - first) : 0;
+    const std::span<const uint32_t> there = l.run(first, count);
+    std::vector<uint32_t> out(there.begin(), there.end());
+    out.resize(count, no_cluster);
     return out;
 }
 
@@ -86,9 +88,9 @@ result<> store::add_extent_pages(revision& r, const layout& l, const std::vector
     return {};
 }
 
-void store::lay_out_runs(revision& r, const layout& l, const std::vector<mapping*>& added) {
+void store::lay_out_runs(revision& r, const layout& l, const std::vector<wish*>& added) {
     std::map<uint64_t, uint32_t> also;
-    for (const mapping* m : added) also.emplace(m->index, m->cluster);
+    for (const wish* w : added) also.emplace(w->index, w->cluster);
     r.record.runs.clear();
     for (uint64_t i = 0; i < r.record.cluster_count; ++i) {
         auto found = also.find(i);

@@ -178,20 +178,25 @@ uint32_t store::stamp_of_masks() const noexcept {
     return _stamp - known <= stamps_compared_max ? known : 0;
 }
 
+bool store::says_in_use() const noexcept {
+    return !_super.clean && !_area_is_new && _super.extension->masks_stamp == stamp_of_masks();
+}
+
+bool store::may_change() noexcept {
+    return _commits->is_ready() && _stale_roots.empty() && _old_roots.empty() && says_in_use() && !_super_unsure;
+}
+
 task<> store::begin_change() {
     co_await _commits->ready();
     if (!_stale_roots.empty()) co_await clear_stale_roots();
     if (!_old_roots.empty()) co_await clear_old_roots();
-    auto stands = [this] {
-        return !_super.clean && !_area_is_new && _super.extension->masks_stamp == stamp_of_masks();
-    };
-    if (stands() && !_super_unsure) co_return;
+    if (says_in_use() && !_super_unsure) co_return;
     auto one = co_await _super_lock.lock();
     if (_super_unsure) {
         co_await put_super(_super.raw);
         _super_unsure = false;
     }
-    if (stands()) co_return;
+    if (says_in_use()) co_return;
     // What is in the area is of an earlier life, and others may have changed the store since: it goes before the mask
     // says that the area can be trusted.
     if (_super.clean || _area_is_new) co_await _commits->clear_area();

@@ -259,6 +259,8 @@ class store {
 
     // Before anything is changed: the area can be relied upon and the super block says that the store is in use.
     task<> begin_change();
+    bool may_change() noexcept;  // begin_change() has nothing to do
+    bool says_in_use() const noexcept;
     task<> write_super(format::super_block next);
     task<> put_page(uint64_t offset, const format::page_bytes& bytes);
     task<> put_super(const format::page_bytes& bytes);
@@ -290,7 +292,7 @@ class store {
     // Its parts: all but the pages to be committed is written, which r.also has then; and what follows the commit.
     task<> prepare(revision& r);
     void adopt(blob_state& b, revision& r) noexcept;
-    static void lay_out_runs(revision& r, const layout& l, const std::vector<mapping*>& added = {});
+    static void lay_out_runs(revision& r, const layout& l, const std::vector<wish*>& added = {});
     // What extent page `index` of a blob of `clusters` holds.
     static std::vector<uint32_t> extents_of(const layout& l, uint64_t index, uint64_t clusters);
     static format::page_bytes extent_page(const blob_state& b, uint64_t index, std::vector<uint32_t> clusters);
@@ -394,17 +396,19 @@ class store {
 
     // First writes (first_write.cc).
     task<> ensure_cluster(blob_state& b, uint64_t index, bool blank = false);
-    task<> serve(blob_state& b, uint64_t index);
-    void answer(blob_state& b, uint64_t index, const result<>& outcome) noexcept;
-    task<> give_cluster(blob_state& b, uint64_t index, bool blank);
+    bool serve_at_once(blob_state& b, wish& w) noexcept;
+    task<> serve(blob_state& b, wish& w, bool blank);
+    task<> find_cluster(blob_state& b, wish& w, bool blank);
+    void place(blob_state& b, wish& w) noexcept;
+    // Ends the wish. When it has failed, its cluster is free.
+    void answer(blob_state& b, wish& w, const result<>& outcome) noexcept;
     task<> fill(uint32_t cluster, uint64_t index, source from, bool clean);
     semaphore _copies{external_parent::copies_at_once};  // from snapshots: each has memory
     task<> fills_ended(const std::vector<blob_id>& of);  // those that are under way now
     task<uint32_t> take_cluster(taken& mine, bool& clean);
     std::string kept_in_words() const;
-    task<> map(blob_state& b, uint64_t index, uint32_t cluster, uint64_t since);
     task<> run_mapping(blob_state& b);
-    task<> commit_mappings(blob_state& b, const std::vector<mapping*>& batch, const std::set<uint64_t>& extents);
+    task<> commit_mappings(blob_state& b, const std::vector<wish*>& batch, const std::set<uint64_t>& extents);
     task<> save(blob_state& b);
     task<> save_locked(blob_state& b);  // b.md is held
     task<> flush(blob_state& b);
@@ -501,7 +505,20 @@ class store {
         store* _store;
     };
     bool save_for_room();
-    std::map<uint64_t, blob_id> _fills;  // under way, in the order of their beginning: into clusters of that blob
+    // A cluster that is being filled for a blob.
+    struct filling : list_node<> {
+        filling(store& s, blob_id id) noexcept : where(s), of(id), number(s._fills_begun++) {
+            s._fills.push_back(*this);
+        }
+        ~filling() {
+            unlink();
+            where._fill_over.pulse();
+        }
+        store& where;
+        const blob_id of;
+        const uint64_t number;
+    };
+    list<filling> _fills;
     uint64_t _fills_begun = 0;
     event _fill_over;    // pulsed
     event _device_gone;  // pulsed: of a blob
