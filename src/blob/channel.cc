@@ -152,7 +152,7 @@ void blob_channel::seek(errand& e) noexcept {
         return on_thread().defer(e);
     }
     r.found = e.index < l.size ? std::max(r.lba, e.index * _cluster_blocks) : io::nowhere;
-    e.next = std::exchange(_free, &e);
+    e.next_free = std::exchange(_free, &e);
     bdev::complete_later(r, status::ok);
 }
 
@@ -163,7 +163,7 @@ errand& blob_channel::errand_for(io& r, uint64_t index, errand::purpose what) no
         e->from = this;
         e->blob = &_blob;
     } else {
-        _free = e->next;
+        _free = e->next_free;
     }
     e->request = &r;
     e->index = index;
@@ -192,7 +192,7 @@ void blob_channel::returned(errand& e) noexcept {
     io& r = *e.request;
     status outcome = e.outcome;
     errand::purpose what = e.what;
-    e.next = std::exchange(_free, &e);
+    e.next_free = std::exchange(_free, &e);
     if (outcome != status::ok || what != errand::purpose::cluster) return bdev::complete(r, outcome);
     do_submit(r);
 }

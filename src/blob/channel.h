@@ -31,7 +31,7 @@ struct errand : work {
     uint64_t index = 0;  // cluster of the blob
     enum class purpose : uint8_t { cluster, flush, zero, seek } what = purpose::cluster;
     bdev::status outcome = bdev::status::ok;
-    errand* next = nullptr;  // that waits for the same, or is free
+    errand* next_free = nullptr;
 };
 
 class blob_channel final : public bdev::channel {

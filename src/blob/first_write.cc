@@ -100,7 +100,7 @@ task<> store::ensure_cluster(blob_state& b, uint64_t index, bool blank) {
         auto [at, first] = b.wanted.try_emplace(index, index);
         wish::listener here;
         at->second.operations.push_back(here);
-        if (first) background(serve(b, at->second, blank));
+        if (first) co_await serve(b, at->second, blank);
         co_await here.over.wait();
         if (first) co_await std::move(here.outcome);  // else it was somebody's first write, and may have failed for him
     }

@@ -38,15 +38,15 @@ task<> store::clear(clusters_to_clear next, uint64_t count, clearing how, jobs::
         if (told != nullptr) told->did(steps);
     };
     while (outcome && !all.failed()) {
-        const cluster_range r = next(static_cast<uint32_t>(at_most));
-        if (r.count == 0 && r.first == 0) break;
-        if (r.count == 0) {
+        const std::optional<cluster_range> r = next(static_cast<uint32_t>(at_most));
+        if (!r) break;
+        if (r->count == 0) {
             co_await yield();
             continue;
         }
         auto slot = co_await slots.acquire();
-        if (progress != nullptr) outcome = co_await as_result(progress->turn(r.count * size));
-        if (outcome) all.start(one(_disk, how, r.first * size, r.count * size, progress, r.count, std::move(slot)));
+        if (progress != nullptr) outcome = co_await as_result(progress->turn(r->count * size));
+        if (outcome) all.start(one(_disk, how, r->first * size, r->count * size, progress, r->count, std::move(slot)));
     }
     result<> done = co_await as_result(all.done());
     co_await std::move(outcome);
@@ -55,8 +55,8 @@ task<> store::clear(clusters_to_clear next, uint64_t count, clearing how, jobs::
 
 task<> store::clear(std::vector<uint32_t> clusters, clearing how, jobs::job* progress) {
     std::ranges::sort(clusters);
-    auto next = [&clusters, i = std::size_t{0}](uint32_t at_most) mutable {
-        if (i == clusters.size()) return cluster_range{};
+    auto next = [&clusters, i = std::size_t{0}](uint32_t at_most) mutable -> std::optional<cluster_range> {
+        if (i == clusters.size()) return {};
         cluster_range r{.first = clusters[i++], .count = 1};
         while (i < clusters.size() && r.count < at_most && clusters[i] == clusters[i - 1] + 1) {
             ++r.count;
@@ -69,8 +69,8 @@ task<> store::clear(std::vector<uint32_t> clusters, clearing how, jobs::job* pro
 
 // But what is free and clear.
 task<> store::clear_all(clearing how, jobs::job& progress) {
-    auto next = [this, c = _super.layout.first_data_cluster](uint32_t at_most) mutable {
-        if (c >= _space.cluster_count()) return cluster_range{};
+    auto next = [this, c = _super.layout.first_data_cluster](uint32_t at_most) mutable -> std::optional<cluster_range> {
+        if (c >= _space.cluster_count()) return {};
         auto wanted = [this](uint32_t at) { return _space.cluster_used(at) || !_space.cluster_clean(at); };
         const uint32_t end = std::min<uint64_t>(_space.cluster_count(), uint64_t{c} + clusters_at_once);
         while (c < end && !wanted(c)) ++c;

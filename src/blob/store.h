@@ -13,7 +13,11 @@
 // not_permitted (metadata is read-only), io.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -309,9 +313,8 @@ class store {
     // So many clusters of zeroes.
     task<std::vector<uint32_t>> allocate(taken& mine, uint64_t count, jobs::job* progress);
     task<> clear(std::vector<uint32_t> clusters, clearing how, jobs::job* progress);
-    // Gives the next clusters in a row, at most so many. None: ask again after a turn of the thread, or, from 0 on,
-    // there are no more.
-    using clusters_to_clear = std::move_only_function<cluster_range(uint32_t at_most)>;
+    // Gives the next clusters in a row, at most so many; none of them: ask again after a turn of the thread.
+    using clusters_to_clear = std::move_only_function<std::optional<cluster_range>(uint32_t at_most)>;
     task<> clear(clusters_to_clear next, uint64_t count, clearing how, jobs::job* progress);
     task<> clear_all(clearing how, jobs::job& progress);
     std::unique_ptr<blob_state> forget(blob_state& b) noexcept;

@@ -193,8 +193,8 @@ task<> loader::read_pieces(progress& all) {
     env::buffer memory = co_await _s._disk.memory(uint64_t{pages} * _g.md_page_size);
     while (all.range < _with_data.size()) {
         if (_pages_held > _pages_held_max) {
-            co_await fail(errc::no_memory, fmt::format("the store died, and more than {} pages of its metadata hold "
-                                                       "something: half of the memory that is available",
+            co_await fail(errc::no_memory, fmt::format("the metadata has to be read as a whole, and more than {} pages "
+                                                       "of it hold something: half of the memory that is available",
                                                        _pages_held_max));
         }
         const format::page_range& here = _with_data[all.range];
