@@ -261,7 +261,8 @@ void examiner::claim_copy() {
     _out.used_pages.set(page);
     if (!readable || (now != nullptr && format::says_the_same(*now, _super))) return;
     _out.copy_due = true;
-    finding& f = report(problem::bad_copy, clean() ? severity::error : severity::note,
+    // One that is whole is behind when SPDK was the last to change the super block.
+    finding& f = report(problem::bad_copy, clean() && !copy ? severity::error : severity::note,
                         fmt::format("page {}: the copy of the super block {}", page,
                                     copy ? "says something else than the super block" : "is damaged"));
     f.pages = {page};

@@ -275,7 +275,7 @@ TEST(blob_rebuild, a_copy_that_is_damaged_or_says_something_else_is_written_anew
     format::super_block other = s.super;
     other.super_blob = format::no_blob;
     s.put(test_store::copy, format::encode_super_copy(other));
-    expect_repaired(s, {"bad_copy error page 49: the copy of the super block says something else"}, 0);
+    expect_repaired(s, {"bad_copy note page 49: the copy of the super block says something else"}, 0);
     s.put(test_store::copy, {});
     expect_repaired(s, {"bad_copy error page 49"}, 0);
 }
