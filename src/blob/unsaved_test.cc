@@ -59,6 +59,42 @@ TEST(store_unsaved, is_saved_before_its_blob_is_merged_into_a_clone) {
     }
 }
 
+// The first write of a life finds clusters that are clear and has nothing to wait for, but that the store is said to be
+// in use: else the next load believes masks that do not have the cluster.
+TEST(store_first_write, is_the_first_change_since_the_store_was_loaded) {
+    for (bool cache : {false, true}) {
+        sim_machine m(1, 2 << 20, {.volatile_cache = cache});
+        blob_id id = 0;
+        std::string before, after;
+        auto outcome = m.live([&](life& l) -> task<> {
+            auto s = co_await store::init(l.devices, l.base(), small);
+            id = co_await s->create({.clusters = 20, .thin = true});
+            co_await unload_sound(*s);
+        });
+        ASSERT_TRUE(outcome) << outcome.error().message();
+        outcome = m.live([&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), {.trim = true});
+            co_await s->settle();
+            EXPECT_NE(s->room().clean_clusters(), 0u);
+            EXPECT_NE(super_of(m.disk()).clean, 0u);
+            co_await write_pattern(l, *s, id, 0, blocks, 'w');
+            EXPECT_EQ(super_of(m.disk()).clean, 0u);
+            before = co_await describe(l, *s);
+            co_await s->abandon();
+        });
+        ASSERT_TRUE(outcome) << outcome.error().message();
+        m.disk().cut_power(env::sim::cut_outcome::lose_all);
+        outcome = m.live([&](life& l) -> task<> {
+            auto s = co_await store::load(l.devices, l.base(), {.trim = false});
+            expect_sound(*s);
+            after = co_await describe(l, *s);
+            co_await s->abandon();
+        });
+        ASSERT_TRUE(outcome) << outcome.error().message();
+        EXPECT_EQ(before, after) << (cache ? "with" : "without") << " a cache";
+    }
+}
+
 task<> map_something_after(life& l, store& s, blob_id id, uint64_t index, time_ns wait) {
     co_await sleep(wait);
     co_await as_result(write_pattern(l, s, id, index * blocks, 1, 'x', false));  // they share a device, which goes
