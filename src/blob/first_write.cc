@@ -57,16 +57,16 @@ void store::want(errand& e) noexcept {
     auto [at, first] = b.wanted.try_emplace(e.index, e.index);
     wish& w = at->second;
     w.requests.push(e);
-    if (!first || serve_at_once(b, w)) return;
+    if (!first) return;
     if (b.read_only()) return answer(b, w, fail(errc::read_only));
-    background(serve(b, w, false));
+    if (!serve_at_once(b, w)) background(serve(b, w, false));
 }
 
 // When there is nothing to wait for: the cluster shows zeroes, one that holds them is there, and the store may be
 // changed.
 bool store::serve_at_once(blob_state& b, wish& w) noexcept {
-    if (b.current->at(w.index) != no_cluster || !find_source(b.current.get(), w.index).is_zeroes()) return false;
-    if (b.read_only() || _space.clean_clusters() == 0 || !may_change()) return false;
+    if (!find_source(b.current.get(), w.index).is_zeroes()) return false;  // nor has the blob one by now
+    if (_space.clean_clusters() == 0 || !may_change()) return false;
     bool clean = false;
     w.cluster = _space.take_cluster(clean);
     w.since = _disk.flushes_failed();
