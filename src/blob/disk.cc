@@ -24,6 +24,10 @@ task<> disk::write(uint64_t offset, std::span<const std::byte> from) {
     return bdev::write(*_channel, block(offset), from);
 }
 
+task<> disk::copy(uint64_t from, uint64_t to, uint64_t length) {
+    return bdev::copy(*_channel, block(from), block(to), static_cast<uint32_t>(block(length)));
+}
+
 task<> disk::flush() {
     if (!has_cache()) co_return;
     if (!_next) _next = std::make_shared<shared_flush>();

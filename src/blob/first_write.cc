@@ -14,6 +14,7 @@
 #include "blob/channel.h"
 #include "blob/store.h"
 #include "thread/awaits.h"
+#include "thread/buffer_pool.h"
 
 namespace varve::blob {
 
@@ -41,6 +42,28 @@ bdev::status status_for(const error& e) noexcept {
             return bdev::status::media_error;
     }
 }
+
+// From the thread's pool, which keeps it for the next: new memory costs more than the copy. Requests may have all there
+// may be of that, the very ones among them that wait for this: then new memory it is.
+struct copy_memory {
+    static result<copy_memory> get(const disk& of, std::size_t size) {
+        copy_memory m;
+        m.pooled = thread::buffer_pool::of(*thread::thread::current()).try_get(size);
+        if (m.pooled) {
+            m.bytes = {m.pooled.data(), size};
+        } else {
+            auto own = of.memory(size);
+            if (!own) return fail(std::move(own).error());
+            m.own = *std::move(own);
+            m.bytes = m.own.bytes();
+        }
+        return m;
+    }
+
+    std::span<std::byte> bytes;
+    thread::pool_buffer pooled;
+    env::buffer own;
+};
 
 task<> carry_out(task<> what, errand& asked) {
     result<> outcome = co_await as_result(std::move(what));
@@ -152,9 +175,15 @@ task<> store::fill(uint32_t cluster, uint64_t index, source from, bool clean) {
     if (!from.is_zeroes()) {
         // A device outside that does not answer keeps nobody else waiting.
         auto slot = co_await (from.external != nullptr ? from.external->copies : _copies).acquire();
-        env::buffer memory = co_await _disk.memory(std::min(size, copy_bytes));
-        for (uint64_t done = 0; done < size; done += memory.size()) {
-            auto piece = memory.bytes().first(std::min<uint64_t>(memory.size(), size - done));
+        if (from.external == nullptr && _disk.copies()) {
+            for (uint64_t done = 0; done < size; done += copy_bytes) {
+                co_await _disk.copy(from.cluster * size + done, to + done, std::min(copy_bytes, size - done));
+            }
+            co_return;
+        }
+        const copy_memory memory = co_await copy_memory::get(_disk, std::min(size, copy_bytes));
+        for (uint64_t done = 0; done < size; done += memory.bytes.size()) {
+            auto piece = memory.bytes.first(std::min<uint64_t>(memory.bytes.size(), size - done));
             if (from.external != nullptr) {
                 co_await from.external->read(index * size + done, piece);
             } else {
