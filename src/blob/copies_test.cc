@@ -36,6 +36,8 @@ TEST(store_copies, are_made_a_few_at_a_time) {
             co_await sleep(1 * seconds);
             EXPECT_EQ(m.disk().stuck(), external_parent::copies_at_once);
             EXPECT_LT(m.disk().ops_issued() - before, uint64_t{writes}) << "more were begun";
+            const auto& pool = thread::buffer_pool::of(*thread::thread::current());
+            EXPECT_EQ(pool.buffers_in_use(), external_parent::copies_at_once) << "each has memory";
             m.disk().release_stuck();
             co_await all.done();
             data_bytes found(writes * cluster);
