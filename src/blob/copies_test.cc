@@ -54,7 +54,7 @@ TEST(store_copies, are_made_a_few_at_a_time) {
     EXPECT_TRUE(outcome) << outcome.error().message();
 }
 
-// Copied in two pieces.
+// Clusters that are copied in two pieces.
 constexpr uint32_t large_cluster = 256 * 1024, large_blocks = large_cluster / 512;
 const init_options large{.cluster_size = large_cluster, .md_page_count = 120, .trim = false};
 
@@ -114,9 +114,8 @@ TEST(store_copies, do_not_wait_for_memory_that_requests_have) {
         EXPECT_EQ(stats.grown, 1u) << "the pool's memory is used";
         here.system().buffers().set_limit(1);
         EXPECT_FALSE(pool.try_get(512 * 1024)) << "there is more";
-        auto last = pool.try_get(piece);
         std::vector<thread::pool_buffer> held;
-        for (; last; last = pool.try_get(piece)) held.push_back(std::move(last));
+        for (auto b = pool.try_get(piece); b; b = pool.try_get(piece)) held.push_back(std::move(b));
         co_await copy_one(l, *s);
         EXPECT_EQ(stats.grown, 1u);
         EXPECT_EQ(pool.buffers_in_use(), held.size());
