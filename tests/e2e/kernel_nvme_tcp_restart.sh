@@ -20,16 +20,23 @@ guest_start <<'END'
 nqn=nqn.2025-01.io.varve:disk
 disk=$(connect $nqn --ctrl-loss-tmo=120 --reconnect-delay=1)
 state() { [ "$(cat /sys/class/nvme/nvme*/state)" = $1 ]; }
-acked_beyond() { [ "$(wc -l < /tmp/acked)" -gt $1 ]; }
+acked_beyond() { [ -e /tmp/failed ] || [ "$(wc -l < /tmp/acked)" -gt $1 ]; }
 
 mkfs.ext4 -q -F $disk
 mount -t ext4 $disk /mnt
 noise /tmp/a 1
-( n=0
+# Linux 6.12 sends on behalf of the process that writes, without MSG_NOSIGNAL: when the connection is gone, the I/O is
+# retried, but the process would be dead.
+( trap '' PIPE
+n=0
 while [ ! -e /tmp/enough ]; do
     n=$((n + 1))
     { echo "file $n"; cat /tmp/a; } > /tmp/new
-    dd if=/tmp/new of=/mnt/$((n % 50)) bs=64k conv=fsync 2> /tmp/dd.err || { touch /tmp/failed; exit 1; }
+    dd if=/tmp/new of=/mnt/$((n % 50)) bs=64k conv=fsync 2> /tmp/dd.err || {
+        echo "dd ended with $?" >> /tmp/dd.err
+        touch /tmp/failed
+        exit 1
+    }
     echo $n >> /tmp/acked
 done ) &
 writer=$!
