@@ -184,6 +184,10 @@ BDEV_TEST(bounces_more_requests_than_there_are_buffers) {
         EXPECT_EQ(r->status, status::ok);
     }
     EXPECT_EQ(std::memcmp(d->blocks.data() + 99 * 4096, out.data() + 1, 4096), 0);
+    const auto& pool = thread::buffer_pool::of(*thread::thread::current());
+    EXPECT_EQ(pool.buffers_in_use(), 0u);
+    EXPECT_EQ(pool.stats(thread::buffer_pool::class_of(4096)).grown, 1u) << "kept for the next";
+    EXPECT_EQ(pool.stats(thread::buffer_pool::class_of(8192)).grown, 0u) << "no more than they need";
 }
 
 LONG_BDEV_TEST(emulates_zeroes_compare_and_copy) {

@@ -65,8 +65,7 @@ class disk {
     // Offsets and lengths are multiples of the block size, or programmer errors.
     task<> read(uint64_t offset, std::span<std::byte> to);
     task<> write(uint64_t offset, std::span<const std::byte> from);
-    // The device copies by itself: the data comes into no memory of ours.
-    bool copies() const noexcept { return _base->offers(bdev::op::copy); }
+    // By the device itself where it can.
     task<> copy(uint64_t from, uint64_t to, uint64_t length);
     // Nothing when the device has no cache. When it fails, what was written since the last that succeeded may be lost,
     // also if the next succeeds: Linux tells of an error once. So every flush of the device goes through here, one at a

@@ -43,28 +43,6 @@ bdev::status status_for(const error& e) noexcept {
     }
 }
 
-// From the thread's pool, which keeps it for the next: new memory costs more than the copy. Requests may have all there
-// may be of that, the very ones among them that wait for this: then new memory it is.
-struct copy_memory {
-    static result<copy_memory> get(const disk& of, std::size_t size) {
-        copy_memory m;
-        m.pooled = thread::buffer_pool::of(*thread::thread::current()).try_get(size);
-        if (m.pooled) {
-            m.bytes = {m.pooled.data(), size};
-        } else {
-            auto own = of.memory(size);
-            if (!own) return fail(std::move(own).error());
-            m.own = *std::move(own);
-            m.bytes = m.own.bytes();
-        }
-        return m;
-    }
-
-    std::span<std::byte> bytes;
-    thread::pool_buffer pooled;
-    env::buffer own;
-};
-
 task<> carry_out(task<> what, errand& asked) {
     result<> outcome = co_await as_result(std::move(what));
     asked.outcome = outcome ? bdev::status::ok : status_for(outcome.error());
@@ -172,27 +150,23 @@ task<> store::fills_ended(const std::vector<blob_id>& of) {
 
 task<> store::fill(uint32_t cluster, uint64_t index, source from, bool clean) {
     const uint64_t size = _super.layout.cluster_size, to = cluster * size;
-    if (!from.is_zeroes()) {
-        // A device outside that does not answer keeps nobody else waiting.
-        auto slot = co_await (from.external != nullptr ? from.external->copies : _copies).acquire();
-        if (from.external == nullptr && _disk.copies()) {
-            for (uint64_t done = 0; done < size; done += copy_bytes) {
-                co_await _disk.copy(from.cluster * size + done, to + done, std::min(copy_bytes, size - done));
-            }
-            co_return;
-        }
-        const copy_memory memory = co_await copy_memory::get(_disk, std::min(size, copy_bytes));
-        for (uint64_t done = 0; done < size; done += memory.bytes.size()) {
-            auto piece = memory.bytes.first(std::min<uint64_t>(memory.bytes.size(), size - done));
-            if (from.external != nullptr) {
-                co_await from.external->read(index * size + done, piece);
-            } else {
-                co_await _disk.read(from.cluster * size + done, piece);
-            }
+    if (from.is_zeroes()) {
+        if (!clean) co_await _disk.zero(to, size);
+        co_return;
+    }
+    // A device outside that does not answer keeps nobody else waiting.
+    auto slot = co_await (from.external != nullptr ? from.external->copies : _copies).acquire();
+    thread::scratch memory;
+    if (from.external != nullptr) memory = co_await thread::scratch::get(std::min(size, copy_bytes));
+    for (uint64_t done = 0; done < size; done += copy_bytes) {
+        const uint64_t here = std::min(copy_bytes, size - done);
+        if (from.external == nullptr) {
+            co_await _disk.copy(from.cluster * size + done, to + done, here);
+        } else {
+            const auto piece = memory.bytes().first(here);
+            co_await from.external->read(index * size + done, piece);
             co_await _disk.write(to + done, piece);
         }
-    } else if (!clean) {
-        co_await _disk.zero(to, size);
     }
 }
 

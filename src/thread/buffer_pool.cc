@@ -193,4 +193,19 @@ void buffer_pool::granted() noexcept {
     if (!_waiting.empty()) stand_in_line();
 }
 
+result<scratch> scratch::get(std::size_t bytes) {
+    thread& here = *thread::current();
+    scratch out;
+    out._pooled = buffer_pool::of(here).try_get(bytes);
+    if (out._pooled) {
+        out._bytes = {out._pooled.data(), bytes};
+        return out;
+    }
+    auto own = here.system().world().mem().allocate(bytes, buffer_pool::smallest);
+    if (!own) return fail(std::move(own).error());
+    out._own = *std::move(own);
+    out._bytes = out._own.bytes().first(bytes);
+    return out;
+}
+
 }  // namespace varve::thread

@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <utility>
 
 #include "env/memory.h"
@@ -209,5 +210,19 @@ class buffer_pool : public list_node<struct hungry_pools>, public list_node<stru
 inline void pool_buffer::release() noexcept {
     if (detail::buffer_slab* slab = std::exchange(_slab, nullptr)) slab->pool->put(*slab, _data);
 }
+
+// Memory for a moment that is never waited for: of the current thread's pool, which keeps it for the next, or new when
+// others have all there is of that. For those whom requests that hold the pool's memory may be waiting for.
+class scratch {
+  public:
+    scratch() noexcept = default;
+    static result<scratch> get(std::size_t bytes);  // aligned as in the pool. errc::no_memory
+    std::span<std::byte> bytes() const noexcept { return _bytes; }
+
+  private:
+    std::span<std::byte> _bytes;
+    pool_buffer _pooled;
+    env::buffer _own;
+};
 
 }  // namespace varve::thread

@@ -55,22 +55,17 @@ uint32_t emulator::fit(op o, uint64_t lba, uint64_t blocks, std::size_t memory) 
     return _core.limits_of(o).fit(lba, std::min<uint64_t>(blocks, room));
 }
 
-// Empty when there is no memory at all.
-task<emulator::lent> emulator::borrow() {
+// For all of a request or a part of it. Empty when there is no memory at all.
+task<emulator::lent> emulator::borrow(const io& r) {
     semaphore::units unit = co_await _slots.acquire();
-    if (_free.empty()) {
-        std::size_t size = std::max<std::size_t>(buffer_size, _core.block_size());
-        result<env::buffer> made = _core.on.system().world().mem().allocate(size, 4096);
-        if (!made) co_return lent();
-        co_return lent(*this, std::move(*made), std::move(unit));
-    }
-    env::buffer b = std::move(_free.back());
-    _free.pop_back();
-    co_return lent(*this, std::move(b), std::move(unit));
+    const std::size_t block = _core.block_size(), most = std::max(buffer_size, block);
+    auto memory = thread::scratch::get(std::min(most, r.blocks * block));
+    if (!memory) co_return lent();
+    co_return lent{std::move(unit), std::move(*memory)};
 }
 
 task<status> emulator::bounced(io& r) {
-    lent buffer = co_await borrow();
+    lent buffer = co_await borrow(r);
     if (!buffer) co_return status::no_memory;
     iov_cursor memory(r.iov, r.iov_count);
     for (uint64_t done = 0; done < r.blocks;) {
@@ -128,7 +123,7 @@ task<status> emulator::compare_range(uint64_t lba, uint32_t count, iov_cursor& w
 }
 
 task<status> emulator::compared(io& r) {
-    lent buffer = co_await borrow();
+    lent buffer = co_await borrow(r);
     if (!buffer) co_return status::no_memory;
     iov_cursor with(r.iov, r.iov_count);
     co_return co_await compare_range(r.lba, r.blocks, with, buffer.data(), buffer.size());
@@ -137,7 +132,7 @@ task<status> emulator::compared(io& r) {
 // Writers to the range are kept away by its lock. The expected blocks come first in the memory, their replacement
 // after.
 task<status> emulator::compared_and_written(io& r) {
-    lent buffer = co_await borrow();
+    lent buffer = co_await borrow(r);
     if (!buffer) co_return status::no_memory;
     iov_cursor memory(r.iov, r.iov_count);
     status equal = co_await compare_range(r.lba, r.blocks, memory, buffer.data(), buffer.size());
@@ -187,7 +182,7 @@ task<status> emulator::moved(const io& r, op how, uint64_t lba, uint64_t blocks,
 }
 
 task<status> emulator::copied(io& r) {
-    lent buffer = co_await borrow();
+    lent buffer = co_await borrow(r);
     if (!buffer) co_return status::no_memory;
     // Backwards when forwards would overwrite what is still to be read.
     bool backwards = r.lba > r.source_lba && r.lba < r.source_lba + r.blocks;

@@ -1,14 +1,12 @@
 // What a device does not do itself, made of what it does: memory that is not aligned goes through a bounce buffer,
 // compare, copy, compare-and-write, unmap and write-zeroes become reads and writes. Coroutines on the channel's thread,
-// a part at a time; their frames and buffers are kept for the next, and when all buffers are in use a request waits.
+// a part at a time; their buffers are the thread's pool's, and when as many are in use as may be a request waits.
 #pragma once
-
-#include <memory>
-#include <vector>
 
 #include "bdev/core/iov_cursor.h"
 #include "bdev/io.h"
 #include "env/memory.h"
+#include "thread/buffer_pool.h"
 #include "thread/sync.h"
 #include "thread/task.h"
 
@@ -28,28 +26,16 @@ class emulator {
     void copy(io& r) { start(r, &emulator::copied); }
     void compare_and_write(io& r);
 
-    static constexpr std::size_t buffer_size = 128 * 1024, buffers = 8;
+    static constexpr std::size_t buffer_size = 128 * 1024, buffers = 16;
 
   private:
-    // A buffer lent by the emulator; comes back when destroyed.
-    class lent {
-      public:
-        lent() noexcept = default;
-        lent(emulator& from, env::buffer b, semaphore::units u) noexcept
-            : _from(&from), _buffer(std::move(b)), _unit(std::move(u)) {}
-        lent(lent&&) noexcept = default;
-        lent& operator=(lent&&) = delete;
-        ~lent() {
-            if (_buffer) _from->_free.push_back(std::move(_buffer));
-        }
-        explicit operator bool() const noexcept { return static_cast<bool>(_buffer); }
-        std::byte* data() const noexcept { return _buffer.data(); }
-        std::size_t size() const noexcept { return _buffer.size(); }
-
-      private:
-        emulator* _from = nullptr;
-        env::buffer _buffer;
-        semaphore::units _unit;
+    // A buffer, and the right to have one.
+    struct lent {
+        semaphore::units unit;
+        thread::scratch memory;
+        explicit operator bool() const noexcept { return !memory.bytes().empty(); }
+        std::byte* data() const noexcept { return memory.bytes().data(); }
+        std::size_t size() const noexcept { return memory.bytes().size(); }
     };
     struct transfer;
 
@@ -64,12 +50,11 @@ class emulator {
     task<status> copied(io& r);
     task<status> moved(const io& r, op how, uint64_t lba, uint64_t blocks, std::byte* buffer);
     task<status> compare_range(uint64_t lba, uint32_t blocks, iov_cursor& with, std::byte* buffer, std::size_t size);
-    task<lent> borrow();
+    task<lent> borrow(const io& r);
     uint32_t fit(op o, uint64_t lba, uint64_t blocks, std::size_t memory) const noexcept;
 
     channel_core& _core;
     semaphore _slots{buffers};
-    std::vector<env::buffer> _free;
     env::buffer _zeroes;
 };
 

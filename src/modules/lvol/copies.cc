@@ -11,6 +11,7 @@
 #include "blob/disk.h"
 #include "env/system.h"
 #include "thread/awaits.h"
+#include "thread/buffer_pool.h"
 
 namespace varve::modules::lvol {
 
@@ -207,9 +208,9 @@ task<> copies::unmap_cluster(operation& o, uint64_t index) {
     const bool unmaps = target.offers(bdev::op::unmap);
     if (unmaps) co_await bdev::unmap(*to, lba, blocks);
     if (unmaps && target.props().unmap_zeroes) co_return;
-    env::buffer memory = co_await _all.devices().world().mem().allocate(std::min(size, piece_bytes_max), 4096);
-    for (uint64_t done = 0; done < size; done += memory.size()) {
-        auto piece = memory.bytes().first(std::min<uint64_t>(memory.size(), size - done));
+    const thread::scratch memory = co_await thread::scratch::get(std::min(size, piece_bytes_max));
+    for (uint64_t done = 0; done < size; done += memory.bytes().size()) {
+        auto piece = memory.bytes().first(std::min<uint64_t>(memory.bytes().size(), size - done));
         co_await bdev::read(*to, lba + done / block, piece);
         if (piece[0] == std::byte{} && std::memcmp(piece.data(), piece.data() + 1, piece.size() - 1) == 0) continue;
         co_return co_await bdev::write_zeroes(*to, lba, blocks);
@@ -227,9 +228,9 @@ task<> copies::copy_cluster(operation& o, uint64_t index, jobs::job& progress) {
         co_return progress.did();
     }
     auto from = m.from.opened.channel();
-    env::buffer memory = co_await _all.devices().world().mem().allocate(std::min(size, piece_bytes_max), 4096);
-    for (uint64_t done = 0; done < size; done += memory.size()) {
-        auto piece = memory.bytes().first(std::min<uint64_t>(memory.size(), size - done));
+    const thread::scratch memory = co_await thread::scratch::get(std::min(size, piece_bytes_max));
+    for (uint64_t done = 0; done < size; done += memory.bytes().size()) {
+        auto piece = memory.bytes().first(std::min<uint64_t>(memory.bytes().size(), size - done));
         co_await bdev::read(*from, (start + done) / from_block, piece);
         co_await bdev::write(*to, (start + done) / to_block, piece);
     }
