@@ -25,7 +25,11 @@ task<> disk::write(uint64_t offset, std::span<const std::byte> from) {
 }
 
 task<> disk::copy(uint64_t from, uint64_t to, uint64_t length) {
-    return bdev::copy(*_channel, block(from), block(to), static_cast<uint32_t>(block(length)));
+    for (uint64_t done = 0; done < length;) {
+        const uint64_t here = std::min(length - done, copy_bytes_max);
+        co_await bdev::copy(*_channel, block(from + done), block(to + done), static_cast<uint32_t>(block(here)));
+        done += here;
+    }
 }
 
 task<> disk::flush() {

@@ -65,8 +65,10 @@ class disk {
     // Offsets and lengths are multiples of the block size, or programmer errors.
     task<> read(uint64_t offset, std::span<std::byte> to);
     task<> write(uint64_t offset, std::span<const std::byte> from);
-    // By the device itself where it can.
+    // By the device itself where it can, in pieces of at most `copy_bytes_max`: others who ask something of the device
+    // meanwhile wait for that much of each copy.
     task<> copy(uint64_t from, uint64_t to, uint64_t length);
+    static constexpr uint64_t copy_bytes_max = 128 << 10;
     // Nothing when the device has no cache. When it fails, what was written since the last that succeeded may be lost,
     // also if the next succeeds: Linux tells of an error once. So every flush of the device goes through here, one at a
     // time, and flushes_failed() is true before anybody can rely on a later one; who comes while one is under way

@@ -21,8 +21,6 @@ namespace varve::blob {
 namespace {
 
 constexpr uint64_t per_page = format::clusters_per_extent_page;
-// Of a copy at once: what others ask of the device meanwhile waits for that much of each copy, not for whole clusters.
-constexpr uint64_t copy_bytes = 128 * 1024;
 constexpr time_ns save_delay = 1000 * milliseconds;
 
 bdev::status status_for(const error& e) noexcept {
@@ -156,17 +154,12 @@ task<> store::fill(uint32_t cluster, uint64_t index, source from, bool clean) {
     }
     // A device outside that does not answer keeps nobody else waiting.
     auto slot = co_await (from.external != nullptr ? from.external->copies : _copies).acquire();
-    thread::scratch memory;
-    if (from.external != nullptr) memory = co_await thread::scratch::get(std::min(size, copy_bytes));
-    for (uint64_t done = 0; done < size; done += copy_bytes) {
-        const uint64_t here = std::min(copy_bytes, size - done);
-        if (from.external == nullptr) {
-            co_await _disk.copy(from.cluster * size + done, to + done, here);
-        } else {
-            const auto piece = memory.bytes().first(here);
-            co_await from.external->read(index * size + done, piece);
-            co_await _disk.write(to + done, piece);
-        }
+    if (from.external == nullptr) co_return co_await _disk.copy(from.cluster * size, to, size);
+    const thread::scratch memory = co_await thread::scratch::get(std::min(size, disk::copy_bytes_max));
+    for (uint64_t done = 0; done < size; done += memory.bytes().size()) {
+        const auto piece = memory.bytes().first(std::min<uint64_t>(memory.bytes().size(), size - done));
+        co_await from.external->read(index * size + done, piece);
+        co_await _disk.write(to + done, piece);
     }
 }
 
