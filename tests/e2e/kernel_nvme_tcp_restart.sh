@@ -20,7 +20,8 @@ guest_start <<'END'
 nqn=nqn.2025-01.io.varve:disk
 disk=$(connect $nqn --ctrl-loss-tmo=120 --reconnect-delay=1)
 state() { [ "$(cat /sys/class/nvme/nvme*/state)" = $1 ]; }
-acked_beyond() { [ -e /tmp/failed ] || [ "$(wc -l < /tmp/acked)" -gt $1 ]; }
+check_writer() { [ ! -e /tmp/failed ] || { cat /tmp/dd.err > /dev/console; die "a write failed"; }; }
+acked_beyond() { check_writer; [ "$(wc -l < /tmp/acked)" -gt $1 ]; }
 
 mkfs.ext4 -q -F $disk
 mount -t ext4 $disk /mnt
@@ -49,12 +50,11 @@ for round in killed stopped; do
     until_true 60 state live
     before=$(wc -l < /tmp/acked)
     until_true 60 acked_beyond $((before + 3))
-    [ ! -e /tmp/failed ] || { cat /tmp/dd.err; die "a write failed"; }
 done
 
 touch /tmp/enough
 wait $writer
-[ ! -e /tmp/failed ] || { cat /tmp/dd.err; die "a write failed"; }
+check_writer
 grep -q " /mnt ext4 rw" /proc/mounts || die "the file system is not writable any more"
 umount /mnt
 e2fsck -fn $disk > /tmp/fsck 2>&1 || { cat /tmp/fsck; die "e2fsck"; }
